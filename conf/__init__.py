@@ -1,0 +1,1 @@
+"""Hydra configuration of unigen: one YAML per verb, one folder per group."""

@@ -1,0 +1,221 @@
+"""The command `unigen VERB ...`: sort the arguments, compose the configuration, call one task.
+
+Results go to standard output, one a line; everything else goes to standard error. The exit codes
+are those of `unigen.errors`, 130 for an interrupt and 143 for a termination. Nothing heavy is
+imported before the configuration is known to be good.
+"""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from unigen.arguments import VERBS, Command, conf_dir, nearest, sort_arguments
+from unigen.errors import UnigenError, UsageError
+from unigen.exits import report, termination
+from unigen.usage import overview, usage
+
+
+class _Stop(BaseException):
+    """Carries an error of a task through Hydra, which would print it in its own way."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a path may hold bytes that are no text
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        with termination():
+            return dispatch(argv)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run one command line; errors are raised, not reported."""
+    if argv[:1] == ["-sc"] or argv[:1] == ["--shell-completion"]:
+        return _complete(argv)
+    if not argv or argv[0] in {"-h", "--help"}:
+        sys.stdout.write(overview())
+        return 0
+    if argv[0] == "--version":
+        from unigen import __version__
+
+        sys.stdout.write(f"unigen {__version__}\n")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb {verb!r}; {nearest(verb, list(VERBS))}")
+    if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
+        sys.stdout.write(usage(verb))
+        return 0
+    _run(sort_arguments(verb, rest))
+    return 0
+
+
+def _run(command: Command) -> None:
+    """Compose the configuration of `command` with Hydra and call its task, once or as a sweep."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads yield; read when torch loads
+    import hydra
+    from hydra.errors import HydraException
+
+    overrides = [*command.overrides, *_store(command)]
+    decorate = hydra.main(str(conf_dir()), command.verb, version_base="1.3")
+    try:
+        with _process(["unigen", *command.flags, *overrides]):
+            decorate(_task(command))()
+    except _Stop as stop:
+        failed = stop.error
+    except (MemoryError, UnigenError):
+        raise
+    except Exception as error:  # the task is out of it: Hydra refused the configuration
+        if isinstance(error, OSError) and not isinstance(error, HydraException):
+            raise
+        raise UsageError(_explain(error, command)) from error
+    else:
+        return
+    raise failed
+
+
+def _task(command: Command) -> Callable:
+    """The function Hydra calls with each composed configuration."""
+
+    def call(cfg) -> None:
+        try:
+            plain = _plain(cfg, command)
+            module, function = VERBS[command.verb].task.split(":")
+            lines = getattr(import_module(module), function)(plain)
+            for line in [lines] if isinstance(lines, str | Path) else lines or ():
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+        except Exception as error:
+            raise _Stop(error) from error
+
+    return call
+
+
+def _plain(cfg, command: Command) -> dict:
+    """The resolved configuration as plain dicts and lists, the user's data in it byte for byte."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error, command)) from error
+    for key in sorted(OmegaConf.missing_keys(cfg) - {".".join(path) for path in command.data}):
+        raise UsageError(f"{key} is not set; type {key}=...")
+    for path, value in command.data.items():
+        node = plain
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+    record = HydraConfig.get()
+    if record.mode.name == "MULTIRUN" and plain.get("out") is not None:
+        plain["out"] = str(Path(plain["out"]) / str(record.job.num))  # a folder for each job
+    if plain.get("files") == []:
+        raise UsageError(f"{command.verb} wants a file: unigen {command.verb} FILE ...")
+    return plain
+
+
+def _store(command: Command) -> list[str]:
+    """Hand the user's data to Hydra as a config of its own, so that no grammar reads it."""
+    if not command.data:
+        return []
+    from hydra.core.config_store import ConfigStore
+
+    node: dict = {}
+    for (*outer, last), value in command.data.items():
+        inner = node
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = [_literal(v) for v in value] if isinstance(value, list) else _literal(value)
+    ConfigStore.instance().store("here", node, group="typed", package="_global_")
+    return ["+typed=here"]
+
+
+def _literal(value: str | None) -> str | None:
+    """`value` with each `${` escaped: OmegaConf must not look anything up in it."""
+    return value and re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
+
+
+def _explain(error: Exception, command: Command) -> str:
+    """One sentence for a configuration that Hydra refused, with the nearest key where one is."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = str(error)
+    if match := re.search(r"Could not (?:override|append to config|delete)\D*? '([^']+)'", text):
+        key = match[1]
+        return f"{command.verb} has no key {key!r}; {nearest(key, _all_keys(command, key))}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
+        group, _, option = match[1].rpartition("/")
+        return f"{group} has no option {option!r}; {nearest(option, options)}"
+    lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
+    lines = [line for line in dict.fromkeys(lines) if line and not line.startswith("See http")]
+    what = getattr(error, "override", None)
+    return f"the configuration is wrong{f' at {what[:80]!r}' if what else ''}: {'; '.join(lines)}"
+
+
+def _all_keys(command: Command, wrong: str) -> list[str]:
+    """Every dotted key of the configuration of `command`, less the `wrong` one."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    groups = [o for o in command.overrides if "." not in o.partition("=")[0] and wrong not in o]
+    for overrides in (groups, []):
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = compose(command.verb, overrides, return_hydra_config=wrong[:6] == "hydra.")
+                return list(_dotted(OmegaConf.to_container(cfg)))
+        except Exception as error:  # this only looks for a hint: the first error is the one to tell
+            if os.environ.get("UNIGEN_TRACEBACK") == "1":
+                traceback.print_exception(error)
+    return []
+
+
+def _dotted(node: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a nested dict."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _complete(argv: list[str]) -> int:
+    """Shell completion: a verb first, then what Hydra knows of that verb."""
+    words = os.environ.get("COMP_LINE", "").split()
+    if not any("query=" in arg for arg in argv) or (len(words) > 1 and words[1] in VERBS):
+        verb = words[1] if len(words) > 1 else "train"
+        line = os.environ.get("COMP_LINE", "").replace(f" {verb}", "", 1)
+        os.environ["COMP_LINE"] = line if line.count(" ") else f"{line} "
+        _run(Command(verb, flags=argv))
+    else:
+        start = words[1] if len(words) > 1 else ""
+        sys.stdout.write(" ".join(verb for verb in VERBS if verb.startswith(start)) + "\n")
+    return 0
+
+
+@contextmanager
+def _process(argv: list[str]) -> Iterator[None]:
+    """Lend Hydra this process: its arguments, and its errors raised to us instead of printed."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full

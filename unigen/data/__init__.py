@@ -1,0 +1,1 @@
+"""Sources of training data: each yields raw media by part name, what is missing is missing."""

@@ -1,0 +1,62 @@
+"""The world: procedural scenes as image, video, audio and caption, a function of (seed, index)."""
+
+import torch
+from torch import Tensor
+
+from unigen.data.world import vocabulary
+from unigen.data.world.captions import describe
+from unigen.data.world.render import draw_frames
+from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes
+from unigen.data.world.sound import sing
+from unigen.errors import UsageError
+
+__all__ = ["Scenes", "World", "vocabulary"]
+
+
+class World:
+    """An endless data set of scenes with one or two sounding, moving objects."""
+
+    parts = ("image", "text", "video", "audio")
+
+    def __init__(
+        self,
+        seed: int = 0,  # scenes of different seeds are different
+        split: str = "train",  # train | held_out | all
+        two: float = 0.4,  # share of scenes with two objects
+        size: int = 64,  # pixels a side
+        frames: int = 16,  # video frames in the 2 s
+        rate: int = 16_000,  # audio samples a second
+        full: bool = False,  # captions that say everything
+        device: str = "cpu",
+    ):
+        """Describe the world; nothing is drawn before it is asked for."""
+        if split not in SPLITS:
+            raise UsageError(f"data.split={split} is unknown; choose one of {', '.join(SPLITS)}.")
+        self.seed, self.split, self.two, self.full = seed, split, two, full
+        self.size, self.frames, self.rate, self.device = size, frames, rate, device
+
+    def scenes(self, index: Tensor) -> Scenes:
+        """Return the attributes of some scenes."""
+        return sample_scenes(self.seed, index.to(self.device), self.split, self.two)
+
+    def batch(self, index: Tensor, parts: tuple[str, ...] | list[str] = parts) -> dict:
+        """Return raw media of some scenes by part name.
+
+        image [b, 3, h, w] and video [b, f, 3, h, w] in [0, 1], audio [b, samples], text a list.
+        """
+        index = index.to(self.device)
+        scenes = self.scenes(index)
+        make = {
+            "image": lambda: draw_frames(scenes, self._times()[:1], self.size)[:, 0],
+            "video": lambda: draw_frames(scenes, self._times(), self.size),
+            "audio": lambda: sing(self.seed, index, scenes, self.rate),
+            "text": lambda: describe(self.seed, index, scenes, self.full),
+        }
+        return {part: make[part]() for part in parts}
+
+    def order(self, seed: int, step: int, batch: int) -> Tensor:
+        """Return the scenes of a training step: always new ones."""
+        return torch.arange(step * batch, (step + 1) * batch)
+
+    def _times(self) -> Tensor:
+        return torch.arange(self.frames, device=self.device) * (vocabulary.SECONDS / self.frames)

@@ -1,0 +1,186 @@
+"""From what a user asks to what a user gets: checks, encoding, sampling, decoding, results."""
+
+import difflib
+import hashlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unigen import __version__, media
+from unigen.errors import UsageError
+from unigen.tokens import GLOBAL, Tokens, role_of
+
+
+class Result:
+    """What one seed gave: raw media by part, and the recipe that makes them again.
+
+    `result.image`, `result.text`, ... are for people (a PIL image, a string, arrays);
+    `result["image"]` is the raw tensor, batch of one.
+    """
+
+    def __init__(self, model, raw: dict[str, Any], recipe: dict):
+        """Hold the media; `model` knows how to write them."""
+        self.raw, self.recipe, self._model = raw, recipe, model
+
+    def __getitem__(self, part: str) -> Any:
+        """Return the raw media of a part."""
+        return self.raw[part]
+
+    def __getattr__(self, part: str) -> Any:
+        """Return the media of a part in the form that people use."""
+        raw = self.__dict__.get("raw", {})
+        if part not in raw:
+            raise AttributeError(f"this result has no {part!r}; it has {', '.join(raw)}")
+        return self._model.modality(part).show(raw[part])
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write every part to the folder, under the next number that is free for all of them.
+
+        A part that another one carries as its track (sound in a video) has no file of its own.
+        """
+        folder = media.make_folder(folder)
+        modalities = {part: self._model.modality(part) for part in self.raw}
+        tracks = {m.track for m in modalities.values()} & set(self.raw)
+        files = {p: f"{p.replace(':', '_')}_{{}}{m.suffix}"
+                 for p, m in modalities.items() if p not in tracks}  # fmt: skip
+        number = 0
+        while any((folder / f.format(number)).exists() for f in files.values()):
+            number += 1
+        paths = []
+        for part, name in files.items():
+            modality, path = modalities[part], folder / name.format(number)
+            track = modality.track if modality.track in self.raw else None
+            sound = (modalities[track], self.raw[track]) if track else None
+            modality.write(self.raw[part], path, self.recipe, sound)
+            paths.append(path)
+        return paths
+
+
+@torch.no_grad()
+def generate(
+    model,
+    want: Sequence[str],
+    given: Mapping[str, Any],
+    *,
+    seeds: Sequence[int] = (0,),
+    steps: int | None = None,
+    guidance: float | Mapping[str, float] | None = None,
+    sampler: str | None = None,
+    keep: Mapping[str, str] | None = None,
+    deterministic: bool = False,
+    joint: bool = True,
+    noise: Tokens | None = None,
+    callback: Callable[[int, Tokens], None] | None = None,
+    progress: bool = False,
+) -> list[Result]:
+    """Generate the wanted parts given the others; return one `Result` a seed.
+
+    want: part names. given: by part a path, raw media (batch 1, or one sample a seed), or for
+    text the sentence. steps, guidance (1 is off; one number or one per given part) and sampler
+    default to what the model was tuned for. keep: by part (in given and in want) the region that
+    stays. deterministic: one sample a forward, the same bytes at any batch size. joint: False
+    generates each part in a sequence of its own. noise: initial noise by part. callback: called
+    with the number of every step and its latents; an exception it raises ends the sampling.
+    Raises UsageError, MediaError.
+    """
+    keep, options = dict(keep or {}), model.options(steps, guidance, sampler)
+    want, seeds = _checked(model, want, given, seeds, keep, options)
+    raw, notes, sources = {}, [], {}
+    for part, value in given.items():
+        raw[part], remarks, sources[part] = _take(model.modality(part), part, value, len(seeds))
+        notes += [f"{part}: {remark}" for remark in remarks]
+    masks = {p: model.modality(p).kept(region).float() for p, region in keep.items()}
+    for part, mask in masks.items():
+        raw[part] = model.modality(part).blank(raw[part], mask)
+    size = 1 if deterministic else len(seeds)
+    results = []
+    for start in range(0, len(seeds), size):
+        rows = slice(start, start + size)
+        tokens = model.encode({p: _rows(value, rows, len(seeds)) for p, value in raw.items()})
+        tokens = {p: z.expand(len(seeds[rows]), -1, -1) for p, z in tokens.items()}
+        states = model.sample(
+            want, tokens, seeds[rows], keep=masks, joint=joint, **options,
+            noises=None if noise is None else {p: z[rows] for p, z in noise.items()},
+        )  # fmt: skip
+        bar = tqdm(states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step")
+        for number, latents in enumerate(bar, 1):
+            if callback is not None:
+                callback(number, latents)
+        made = model.decode({p: z for p, z in latents.items() if role_of(p) != GLOBAL})
+        for i, seed in enumerate(seeds[rows]):
+            recipe = {
+                "unigen": __version__, "torch": torch.__version__, "model": model.hash,
+                "seed": seed, "want": want, "given": {p: s[min(start + i, len(s) - 1)]
+                                                      for p, s in sources.items()},
+                "keep": keep, **options, "deterministic": deterministic, "notes": notes,
+            }  # fmt: skip
+            results.append(Result(model, {p: value[i : i + 1] for p, value in made.items()}, recipe))
+    return results
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a hint: the nearest known name, or all of them."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}."
+
+
+def _checked(
+    model, want: Sequence[str], given: Mapping, seeds: Sequence[int], keep: Mapping, options: dict
+) -> tuple[list[str], list[int]]:
+    """Return want and seeds as lists, or say what is wrong with the call."""
+    want = [want] if isinstance(want, str) else list(want)
+    known = [p for p in model.denoiser.parts if role_of(p) != GLOBAL]
+    for part in (*want, *given, *keep):
+        if part not in known:
+            raise UsageError(f"unknown modality {part!r}; {nearest(part, known)}")
+    if not want:
+        raise UsageError(f"want is empty; name what to make, as in want=[{known[0]}].")
+    if len(set(want)) < len(want):
+        raise UsageError(f"want={want} names a part twice; name each once.")
+    for part in want:
+        if part in given and part not in keep:
+            raise UsageError(
+                f"{part} is both wanted and given; drop one, or say what stays with keep.{part}=..."
+            )
+    for part in keep:
+        if part not in want or part not in given:
+            raise UsageError(f"keep.{part} needs {part} in want and in given.")
+    if not seeds:
+        raise UsageError("there are no seeds; type n=1 or seeds=[0].")
+    if bad := [s for s in seeds if isinstance(s, bool) or not isinstance(s, int)]:
+        raise UsageError(f"seed {bad[0]!r} is no whole number; type seed=0.")
+    if not isinstance(options["steps"], int) or not 1 <= options["steps"] <= 10_000:
+        raise UsageError(f"steps={options['steps']}; type a whole number from 1 to 10000.")
+    return want, list(seeds)
+
+
+def _take(modality, part: str, value: Any, count: int) -> tuple[Any, list[str], list[Any]]:
+    """Return raw media, notes, and what the recipe says of each sample."""
+    many = isinstance(value, list | tuple)
+    pieces = [modality.take(v) for v in value] if many else [modality.take(value)]
+    raws = [raw for raw, _ in pieces]
+    raw = raws[0] if len(raws) == 1 else modality.join(raws)
+    if len(raw) not in (1, count):
+        raise UsageError(f"given.{part} has {len(raw)} samples for {count} seeds; give 1 or {count}.")
+    notes = list(dict.fromkeys(note for _, remarks in pieces for note in remarks))
+    sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(value if many else [value])]
+    return raw, notes, sources
+
+
+def _source(value: Any, raw: Any) -> Any:
+    """Describe an input for the recipe: text as it is, a file by path and hash, else a hash."""
+    if isinstance(raw, list):
+        return raw[0]
+    if isinstance(value, str | Path):
+        digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        return {"file": str(Path(value).absolute()), "sha256": digest}
+    return {"sha256": hashlib.sha256(raw.contiguous().numpy().tobytes()).hexdigest()}
+
+
+def _rows(value: Tensor | list, rows: slice, count: int) -> Tensor | list:
+    return value if len(value) != count or count == 1 else value[rows]

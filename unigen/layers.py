@@ -1,0 +1,104 @@
+"""The few layers that every network here is made of: attention, feed-forward, embeddings."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def norm(width: int) -> nn.LayerNorm:
+    """Return a LayerNorm without bias: under CPU autocast it is fused, RMSNorm is not."""
+    return nn.LayerNorm(width, bias=False)
+
+
+def fourier(x: Float[Tensor, "..."], count: int, slowest: float, fastest: float) -> Tensor:
+    """Return cosines and sines of x at `count` geometrically spaced frequencies, [..., 2 count]."""
+    frequency = torch.logspace(math.log10(slowest), math.log10(fastest), count, device=x.device)
+    angle = 2 * math.pi * x[..., None].float() * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def attend(
+    q: Float[Tensor, "b h n k"], k: Float[Tensor, "b h m k"], v: Float[Tensor, "b h m k"]
+) -> Float[Tensor, "b h n k"]:
+    """Return softmax(q kT / sqrt(k)) v.
+
+    On a CPU two plain products beat the fused kernel (benchmarks/attention.py); elsewhere the
+    fused kernel is used.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
+
+
+def rotate(x: Float[Tensor, "b h n k"], angle: Float[Tensor, "n half"]) -> Tensor:
+    """Rotate pairs of channels by position-dependent angles (Su et al. 2021, eq. 34)."""
+    a, b = x.chunk(2, -1)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, optionally with rotation and with normalized queries and keys."""
+
+    def __init__(self, width: int, heads: int, normalize: bool = False):
+        """`normalize`: LayerNorm on queries and keys (Dehghani et al. 2023)."""
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.q_norm = norm(width // heads) if normalize else nn.Identity()
+        self.k_norm = norm(width // heads) if normalize else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        angle: Float[Tensor, "n half"] | None = None,
+        context: Float[Tensor, "b m d"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Attend from x to x, or to `context`."""
+        source = x if context is None else context
+        q, k, v = (
+            rearrange(f(s), "b n (h k) -> b h n k", h=self.heads)
+            for f, s in ((self.q, x), (self.k, source), (self.v, source))
+        )
+        q, k = self.q_norm(q), self.k_norm(k)
+        if angle is not None:
+            q, k = rotate(q, angle), rotate(k, angle)
+        return self.out(rearrange(attend(q, k, v.to(q.dtype)), "b h n k -> b n (h k)"))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers around a SiLU, the cheapest smooth activation under CPU bfloat16."""
+
+    def __init__(self, width: int, hidden: int):
+        """Make the layers; `hidden` is the inner width."""
+        super().__init__(
+            nn.Linear(width, hidden, bias=False), nn.SiLU(), nn.Linear(hidden, width)
+        )
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, with cross-attention if it has a context."""
+
+    def __init__(self, width: int, heads: int, ratio: float = 4.0, context: bool = False):
+        """`ratio`: inner width of the feed-forward layer over the width."""
+        super().__init__()
+        self.norm1, self.attention = norm(width), Attention(width, heads)
+        self.cross = Attention(width, heads) if context else None
+        self.norm_cross = norm(width) if context else None
+        self.norm2, self.ffn = norm(width), FeedForward(width, int(width * ratio))
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Return x after attention and feed-forward."""
+        x = x + self.attention(self.norm1(x))
+        if self.cross is not None:
+            x = x + self.cross(self.norm_cross(x), context=context)
+        return x + self.ffn(self.norm2(x))

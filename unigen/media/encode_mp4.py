@@ -1,0 +1,57 @@
+"""Encode one mp4 with PyAV: H.264 pictures, AAC sound, the recipe in its comment."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+_SOUND_BITS = 128_000  # a second and channel
+_BLOCK = 1024  # samples of one AAC frame
+_BT601 = 6
+
+
+def encode(
+    part: Path,
+    frames: np.ndarray,
+    fps: Fraction,
+    sound: np.ndarray | None,
+    rate: int | None,
+    comment: str,
+) -> None:
+    """Write uint8 [f, h, w, 3] and float [n, channels]; one thread, so the same bytes each time."""
+    with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+        out.metadata["comment"] = comment
+        picture = out.add_stream("libx264", rate=fps)
+        picture.height, picture.width = frames.shape[1:3]
+        picture.pix_fmt = "yuv420p"
+        picture.codec_context.thread_count = 1
+        picture.codec_context.options = {"crf": "14", "preset": "medium", "bf": "0"}
+        track = None if sound is None else _add_track(out, sound.shape[1], int(rate))
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, 1 / fps
+            out.mux(picture.encode(frame))
+        out.mux(picture.encode())
+        if track is not None:
+            _encode_sound(out, track, sound, int(rate))
+
+
+def _add_track(out, channels: int, rate: int):
+    layout = {1: "mono", 2: "stereo"}.get(channels)
+    if layout is None:
+        raise ValueError(f"{channels} channels of sound; an mp4 takes 1 or 2")
+    track = out.add_stream("aac", rate=rate, layout=layout)
+    track.bit_rate = min(_SOUND_BITS, 6 * rate) * channels
+    return track
+
+
+def _encode_sound(out, track, sound: np.ndarray, rate: int) -> None:
+    planes = np.ascontiguousarray(sound.T, dtype=np.float32)
+    for start in range(0, planes.shape[1], _BLOCK):
+        block = np.ascontiguousarray(planes[:, start : start + _BLOCK])
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=track.layout)
+        frame.sample_rate, frame.pts = rate, start
+        frame.time_base = Fraction(1, rate)
+        out.mux(track.encode(frame))
+    out.mux(track.encode())

@@ -1,0 +1,126 @@
+"""Audio: mono sound as log magnitudes of its spectrum, latents 8 a second; phase by Griffin-Lim."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from unigen import media
+from unigen.modalities.base import Modality
+from unigen.modalities.codec import PatchCodec, perturb, weighted_error
+from unigen.modalities.regions import stretch
+
+Wave = Float[Tensor, "b samples"]  # in [-1, 1]
+
+
+class Audio(Modality):
+    """Mono sound of `seconds` at `rate` samples a second."""
+
+    name, suffix = "audio", ".wav"
+    quietest = 1e-3  # amplitude below which the spectrum counts as silence
+
+    def __init__(
+        self,
+        seconds: float = 2.0,
+        rate: int = 16_000,
+        window: int = 1024,  # samples of an analysis window
+        hop: int = 250,  # samples between windows
+        patch: int = 2,  # windows of a patch
+        merge: int = 4,  # patches of a token
+        channels: int = 32,
+        width: tuple[int, int] | list[int] = (128, 192),
+        depth: tuple[int, int] | list[int] = (1, 2),
+        foreground: float = 6.0,  # loss weight of what is not silence
+        iterations: int = 32,  # of Griffin-Lim
+        **common,  # shared, noise_mean: see Modality
+    ):
+        """Build the codec; latents are seconds * rate / (hop * patch * merge) tokens."""
+        self.windows = int(seconds * rate) // hop
+        super().__init__(self.windows // patch // merge, channels, **common)
+        self.seconds, self.rate, self.hop, self.patch = seconds, rate, hop, patch
+        self.foreground, self.bins = foreground, window // 2 + 1
+        self.codec = PatchCodec(
+            patch * self.bins, self.tokens, merge, channels, width=width, depth=depth
+        )
+        spectral = {"n_fft": window, "hop_length": hop, "power": 1.0}
+        self.analyze = torchaudio.transforms.Spectrogram(**spectral)
+        self.synthesize = torchaudio.transforms.GriffinLim(
+            **spectral, n_iter=iterations, rand_init=False, length=int(seconds * rate)
+        )
+        for transform in (self.analyze, self.synthesize):
+            transform.register_buffer("window", transform.window, persistent=False)
+
+    def features(self, raw: Wave) -> Float[Tensor, "b n c"]:
+        """Return the latents before normalization."""
+        return self.codec.encode(self._patches(self.spectrum(raw)))
+
+    def restore(self, features: Float[Tensor, "b n c"]) -> Wave:
+        """Return a waveform with these magnitudes; its phase is made consistent (Griffin-Lim)."""
+        return self.wave(self._spectrum(self.codec.decode(features))).clamp(-1, 1)
+
+    def codec_loss(self, raw: Wave, generator: torch.Generator | None) -> Float[Tensor, ""]:
+        """Return the error of the log magnitudes, heavier where there is sound."""
+        real = self.spectrum(raw)
+        made = self._spectrum(self.codec.decode(perturb(self.codec.encode(self._patches(real)),
+                                                        generator)))  # fmt: skip
+        return weighted_error(made, real, 1 + self.foreground * (real > 0.1).float())
+
+    def spectrum(self, raw: Wave) -> Float[Tensor, "b f k"]:
+        """Return log magnitudes, 0 for silence and about 2 for a full-scale tone."""
+        magnitude = self.analyze(raw)[..., : self.windows] * (2 / self.analyze.window.sum())
+        return (magnitude / self.quietest).log1p().transpose(1, 2) * 0.3
+
+    def wave(self, spectrum: Float[Tensor, "b f k"]) -> Wave:
+        """Return a waveform with these log magnitudes."""
+        magnitude = (spectrum / 0.3).clamp(0, 8).expm1() * self.quietest
+        magnitude = magnitude * (self.analyze.window.sum() / 2)
+        padded = torch.cat([magnitude, magnitude[:, -1:]], 1)  # the window at the very end
+        return self.synthesize(padded.transpose(1, 2))
+
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Place the tokens at their centers in seconds, in the middle of the picture."""
+        second = (torch.arange(self.tokens) + 0.5) * (self.seconds / self.tokens)
+        middle = torch.full_like(second, 0.5)
+        return torch.stack([second, middle, middle], -1)
+
+    def kept(self, region: str) -> Float[Tensor, " n"]:
+        """Keep a stretch `from:to` in seconds."""
+        return stretch(region, self.positions(), self.seconds / self.tokens, self.name)
+
+    def read(self, path: Path) -> tuple[Wave, list[str]]:
+        """Read the first seconds of a sound: mixed to mono, resampled, padded with silence."""
+        sound = media.read_audio(path, self.seconds)
+        notes, samples = list(sound.notes), torch.from_numpy(np.ascontiguousarray(sound.samples))
+        if samples.shape[1] > 1:
+            notes.append(f"mixed {samples.shape[1]} channels to one")
+        wave, length = samples.float().mean(1), int(self.seconds * self.rate)
+        if sound.rate != self.rate:
+            wave = torchaudio.functional.resample(wave, sound.rate, self.rate)
+            notes.append(f"resampled from {sound.rate} to {self.rate} Hz")
+        if len(wave) < length:
+            notes.append(f"padded {len(wave) / self.rate:.2f} s with silence")
+        wave = torch.nn.functional.pad(wave[:length], (0, max(0, length - len(wave))))
+        return wave[None].clamp(-1, 1), notes
+
+    def write(self, raw: Wave, path: Path, recipe: dict, track: Any = None) -> None:
+        """Write a WAV file."""
+        media.write_audio(path, self.show(raw), self.rate, recipe)
+
+    def show(self, raw: Wave) -> np.ndarray:
+        """Return float32 [samples]."""
+        return raw[0].numpy()
+
+    def blank(self, raw: Wave, kept: Float[Tensor, " n"]) -> Wave:
+        """Silence what is not kept."""
+        return raw * kept.repeat_interleave(raw.shape[1] // self.tokens)
+
+    def _patches(self, spectrum: Tensor) -> Tensor:
+        return rearrange(spectrum, "b (n f) k -> b n (f k)", f=self.patch)
+
+    def _spectrum(self, patches: Tensor) -> Tensor:
+        return rearrange(patches, "b n (f k) -> b (n f) k", f=self.patch)

@@ -1,0 +1,126 @@
+"""What a kind of media must be able to do: the only abstract class of the package."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unigen.errors import UsageError
+from unigen.layers import Block, norm
+
+Raw = Any  # a batch of raw data: a tensor with batch first, or a list
+
+
+class Modality(nn.Module, ABC):
+    """One kind of data: read, write, encode, decode, positions, embed.
+
+    `name` is the key of its parts; `tokens` x `channels` is the shape of its latents.
+    """
+
+    name: str
+    suffix: str  # of the files it writes
+    track: str | None = None  # the modality that its files can carry along, as a video its sound
+
+    def __init__(self, tokens: int, channels: int, shared: int = 32, noise_mean: float = 0.5):
+        """Make what every modality has: latent statistics and the tower into the shared space.
+
+        shared: width of the shared space. noise_mean: center of the training noise levels, see
+        `flow.RectifiedFlow.sample_t`; redundant latents want more noise.
+        """
+        super().__init__()
+        self.tokens, self.channels, self.noise_mean = tokens, channels, noise_mean
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.tower = Tower(tokens, channels, shared)
+
+    @abstractmethod
+    def read(self, path: Path) -> tuple[Raw, list[str]]:
+        """Read one file: a raw batch of one, and notes on what was done to it."""
+
+    @abstractmethod
+    def write(
+        self, raw: Raw, path: Path, recipe: dict, track: tuple["Modality", Raw] | None = None
+    ) -> None:
+        """Write a raw batch of one, with its track if it can carry one, and its recipe."""
+
+    @abstractmethod
+    def show(self, raw: Raw) -> Any:
+        """Return a raw batch of one in the form that people use in Python."""
+
+    @abstractmethod
+    def features(self, raw: Raw) -> Float[Tensor, "b n c"]:
+        """Return the codec's latents before they are normalized."""
+
+    @abstractmethod
+    def restore(self, features: Float[Tensor, "b n c"]) -> Raw:
+        """Return raw data from latents that are no longer normalized."""
+
+    @abstractmethod
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Return (second, row, column) of every token; rows and columns run from 0 to 1."""
+
+    @abstractmethod
+    def codec_loss(self, raw: Raw, generator: torch.Generator | None) -> Float[Tensor, ""]:
+        """Return the reconstruction loss of the codec on a raw batch."""
+
+    def take(self, value: Any) -> tuple[Raw, list[str]]:
+        """Return raw media, and notes, from what a user may give: a path or raw media."""
+        return self.read(Path(value)) if isinstance(value, str | Path) else (value, [])
+
+    def join(self, raws: list[Raw]) -> Raw:
+        """Return one raw batch from several."""
+        return torch.cat(raws)
+
+    def blank(self, raw: Raw, kept: Float[Tensor, " n"]) -> Raw:
+        """Return raw media in which what is not kept tells nothing."""
+        return raw
+
+    def kept(self, region: str) -> Float[Tensor, " n"]:
+        """Return 1 for the tokens inside a region that the user wrote, 0 elsewhere."""
+        raise UsageError(f"keep.{self.name}={region} is not possible: {self.name} has no regions.")
+
+    def prepare(self, raw: Raw) -> None:  # noqa: B027
+        """Learn from raw training data what no gradient teaches (a word list, say)."""
+
+    def check(self, raw: Raw) -> list[str]:
+        """Return remarks on raw input that the modality can only take in part."""
+        return []
+
+    def encode(self, raw: Raw) -> Float[Tensor, "b n c"]:
+        """Return latents with zero mean and unit variance per channel."""
+        return (self.features(raw) - self.mean) / self.std
+
+    def decode(self, z: Float[Tensor, "b n c"]) -> Raw:
+        """Return raw data."""
+        return self.restore(z * self.std + self.mean)
+
+    def embed(self, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
+        """Return the point of the shared space, with squared norm e (unit variance)."""
+        return self.tower(z)
+
+    @torch.no_grad()
+    def calibrate(self, raw: Raw) -> None:
+        """Measure the latents' mean and standard deviation per channel."""
+        features = self.features(raw)
+        self.mean.copy_(features.mean((0, 1)))
+        self.std.copy_(features.std((0, 1)))
+
+
+class Tower(nn.Module):
+    """From latents to the shared space: a small transformer and a mean."""
+
+    def __init__(self, tokens: int, channels: int, shared: int, width: int = 96, depth: int = 2):
+        """Build the tower."""
+        super().__init__()
+        self.embed = nn.Linear(channels, width)
+        self.place = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, 3) for _ in range(depth)))
+        self.out = nn.Sequential(norm(width), nn.Linear(width, shared))
+
+    def forward(self, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
+        """Return one vector a sample on the sphere of radius sqrt(e)."""
+        e = self.out(self.blocks(self.embed(z) + self.place).mean(1)).float()
+        return e / e.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)

@@ -1,0 +1,95 @@
+"""Images: square RGB pictures, in patches of 8 x 8 pixels, latents on a 4 x 4 grid."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from unigen import media
+from unigen.modalities.base import Modality
+from unigen.modalities.regions import box_or_mask, flatten_outside
+from unigen.modalities.codec import PatchCodec, perturb, salience, weighted_error
+
+Pixels = Float[Tensor, "b 3 h w"]  # in [0, 1]
+
+
+class Image(Modality):
+    """Still pictures of `size` x `size` pixels."""
+
+    name, suffix = "image", ".png"
+
+    def __init__(
+        self,
+        size: int = 64,  # pixels a side
+        patch: int = 8,  # pixels a side of a patch
+        merge: int = 2,  # patches a side of a token
+        channels: int = 32,
+        width: tuple[int, int] | list[int] = (128, 192),
+        depth: tuple[int, int] | list[int] = (1, 2),
+        foreground: float = 6.0,  # loss weight of what differs from the picture's median color
+        **common,  # shared, noise_mean: see Modality
+    ):
+        """Build the codec; latents are (size / patch / merge) squared tokens."""
+        self.grid = size // patch // merge
+        super().__init__(self.grid**2, channels, **common)
+        self.size, self.patch, self.merge, self.foreground = size, patch, merge, foreground
+        self.codec = PatchCodec(
+            3 * patch**2, self.tokens, merge**2, channels, width=width, depth=depth
+        )
+
+    def features(self, raw: Pixels) -> Float[Tensor, "b n c"]:
+        """Return the latents before normalization."""
+        return self.codec.encode(self._patches(raw))
+
+    def restore(self, features: Float[Tensor, "b n c"]) -> Pixels:
+        """Return pixels in [0, 1]."""
+        return self._pixels(self.codec.decode(features)).clamp(0, 1)
+
+    def codec_loss(self, raw: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
+        """Return the error of the reconstruction, heavier on what stands out."""
+        made = self._pixels(self.codec.decode(perturb(self.features(raw), generator)))
+        return weighted_error(made, raw, salience(raw, self.foreground))
+
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Place the tokens on the unit square at second 0."""
+        row, column = torch.meshgrid(*[(torch.arange(self.grid) + 0.5) / self.grid] * 2,
+                                     indexing="ij")  # fmt: skip
+        return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3)
+
+    def kept(self, region: str) -> Float[Tensor, " n"]:
+        """Keep a box `left,top,right,bottom` (fractions) or the white part of a mask file."""
+        return box_or_mask(region, self.positions(), self.name)
+
+    def read(self, path: Path) -> tuple[Pixels, list[str]]:
+        """Read a picture and resize it."""
+        picture = media.read_image(path, size=(self.size, self.size))
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels)).float() / 255
+        return rearrange(pixels, "h w c -> 1 c h w"), list(picture.notes)
+
+    def write(self, raw: Pixels, path: Path, recipe: dict, track: Any = None) -> None:
+        """Write a PNG."""
+        media.write_image(path, self._bytes(raw), recipe)
+
+    def show(self, raw: Pixels) -> Any:
+        """Return a PIL image."""
+        return media.picture(self._bytes(raw))
+
+    def blank(self, raw: Pixels, kept: Float[Tensor, " n"]) -> Pixels:
+        """Paint what is not kept in the median color of the picture."""
+        return flatten_outside(raw, kept.reshape(self.grid, self.grid))
+
+    def _bytes(self, raw: Pixels) -> np.ndarray:
+        return rearrange(raw[0], "c h w -> h w c").mul(255).round().byte().numpy()
+
+    def _patches(self, raw: Pixels) -> Tensor:
+        return rearrange(raw * 2 - 1, "b c (gh mh p) (gw mw q) -> b (gh gw mh mw) (c p q)",
+                         mh=self.merge, mw=self.merge, p=self.patch, q=self.patch)  # fmt: skip
+
+    def _pixels(self, patches: Tensor) -> Pixels:
+        pixels = rearrange(patches, "b (gh gw mh mw) (c p q) -> b c (gh mh p) (gw mw q)",
+                           gh=self.grid, mh=self.merge, mw=self.merge, p=self.patch, q=self.patch)  # fmt: skip
+        return (pixels + 1) / 2

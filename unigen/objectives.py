@@ -1,0 +1,98 @@
+"""Three lessons for one training loop: codec, align, denoise.
+
+An objective says which module learns, which parts it wants to see, in which space (`raw` media
+or `latents`), and what the losses are.
+"""
+
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unigen.align import Similarity, contrastive
+from unigen.model import UniGen
+from unigen.tokens import GLOBAL
+
+Losses = dict[str, Float[Tensor, ""]]
+
+
+class Codec:
+    """Reconstruction, one modality alone."""
+
+    space = "raw"
+
+    def __init__(self, modality: str):
+        """Name the modality whose codec learns."""
+        self.modality = modality
+
+    def module(self, model: UniGen) -> nn.Module:
+        """Return what learns."""
+        return model.modality(self.modality)
+
+    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+        """Return the parts of a batch."""
+        return [self.modality]
+
+    def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
+        """Return the loss of the reconstruction."""
+        modality = model.modality(self.modality)
+        return {self.modality: modality.codec_loss(batch[self.modality], generator)}
+
+
+class Align:
+    """Contrastive training of the towers, on latents."""
+
+    space = "latents"
+
+    def __init__(self, anchor: str | None = None):
+        """`anchor`: the modality whose tower stands still (frozen-anchor regime); none: dynamic."""
+        self.anchor, self.similarity = anchor, Similarity()
+
+    def module(self, model: UniGen) -> nn.Module:
+        """Return what learns."""
+        names = [n for n in model.modalities if n != self.anchor]
+        towers = {n: model.modality(n).tower for n in names}
+        return nn.ModuleDict({**towers, "similarity": self.similarity})
+
+    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+        """Return the parts of a batch: all."""
+        return list(model.modalities)
+
+    def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
+        """Return the loss of every pair, on slightly noisy latents."""
+        points = {}
+        for name in model.modalities:
+            z = batch[name]
+            eps = torch.randn(z.shape, generator=generator, device=z.device)
+            points[name] = model.modality(name).embed(z + 0.1 * eps)
+        return contrastive(points, self.similarity, self.anchor)
+
+
+class Denoise:
+    """The flow loss over random subsets of the modalities."""
+
+    space = "latents"
+
+    def __init__(self, shares: tuple[float, ...] | list[float] = (0.08, 0.32, 0.34, 0.26)):
+        """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""
+        self.shares = shares
+
+    def module(self, model: UniGen) -> nn.Module:
+        """Return what learns."""
+        return model.denoiser
+
+    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+        """Draw a presence set."""
+        names = sorted(model.modalities)
+        shares = torch.tensor(self.shares[: len(names)])
+        size = 1 + int(torch.multinomial(shares, 1, generator=generator))
+        sets = list(combinations(names, size))
+        return list(sets[int(torch.randint(len(sets), (), generator=generator))])
+
+    def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
+        """Return the loss of every part."""
+        with torch.no_grad():
+            globals_ = {f"{m}:{GLOBAL}": model.modality(m).embed(z) for m, z in batch.items()}
+        known = {p: z for p, z in {**batch, **globals_}.items() if p in model.denoiser.parts}
+        return model.loss(known, generator)

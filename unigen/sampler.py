@@ -1,0 +1,83 @@
+"""Samplers: generator functions that walk tokens from noise to data and yield every step.
+
+Each takes the same four arguments: a `denoise(x, t)` that returns the predicted data, the tokens
+at the first clock, the flow and the clocks from 1 to 0. The last token dict yielded is the result.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unigen.errors import UsageError
+from unigen.flow import RectifiedFlow
+from unigen.tokens import Tokens
+
+Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
+Times = Float[Tensor, " steps"]
+
+
+def euler(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+    """First order: go to where the predicted data and noise meet at the next clock (DDIM)."""
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x = _move(x, denoise(x, t), flow, t, s)
+        yield x
+
+
+def heun(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+    """Second order, two evaluations a step (Karras et al. 2022, algorithm 1)."""
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        first = _velocity(x, denoise(x, t), flow, t)
+        guess = {k: x[k] + (s - t) * first[k] for k in x}
+        if s == 0:  # the velocity is not defined at the data: end with a first-order step
+            x = _move(x, denoise(x, t), flow, t, s)
+        else:
+            second = _velocity(guess, denoise(guess, s), flow, s)
+            x = {k: x[k] + (s - t) / 2 * (first[k] + second[k]) for k in x}
+        yield x
+
+
+def multistep(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+    """Second order, one evaluation a step: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
+
+    lambda = log(alpha / sigma); the predicted data are extrapolated over lambda.
+    """
+    before, h_before = None, None
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x0 = denoise(x, t)
+        h = _lambda(flow, s) - _lambda(flow, t)
+        if before is None or s == 0 or not torch.isfinite(h_before):
+            x = _move(x, x0, flow, t, s)
+        else:
+            r = h / (2 * h_before)
+            ahead = {k: x0[k] + r * (x0[k] - before[k]) for k in x}
+            x = _move(x, ahead, flow, t, s)
+        before, h_before = x0, h
+        yield x
+
+
+SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep}
+
+
+def named(name: str) -> Callable[..., Iterator[Tokens]]:
+    """Return the sampler of that name."""
+    if name not in SAMPLERS:
+        raise UsageError(f"sampler={name} is unknown; choose one of {', '.join(SAMPLERS)}.")
+    return SAMPLERS[name]
+
+
+def _move(x: Tokens, x0: Tokens, flow: RectifiedFlow, t: Tensor, s: Tensor) -> Tokens:
+    """Return alpha_s x0 + sigma_s eps, with the eps that joins x0 to x at clock t."""
+    ratio = flow.sigma(s) / flow.sigma(t)
+    return {k: flow.alpha(s) * x0[k] + ratio * (x[k] - flow.alpha(t) * x0[k]) for k in x}
+
+
+def _velocity(x: Tokens, x0: Tokens, flow: RectifiedFlow, t: Tensor) -> Tokens:
+    clocks = {k: t.expand(x[k].shape[:2]) for k in x}
+    eps = {k: (x[k] - flow.alpha(t) * x0[k]) / flow.sigma(t) for k in x}
+    return {k: flow.velocity(x0[k], eps[k], clocks[k]) for k in x}
+
+
+def _lambda(flow: RectifiedFlow, t: Tensor) -> Tensor:
+    return flow.alpha(t).log() - flow.sigma(t).log()

@@ -1,0 +1,49 @@
+"""The data of the whole package: latent tokens by part name, their clocks, their positions.
+
+A part is `modality` or `modality:role` (`text`, `text:question`, `image:global`). What is absent
+is an absent key. Clock `t`: 0 is data, 1 is noise.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Tokens = dict[str, Float[Tensor, "b _n _c"]]  # latent tokens by part name
+Clocks = dict[str, Float[Tensor, "b _n"]]  # noise level of every token
+Positions = dict[str, Float[Tensor, "_n 3"]]  # second, row, column of every token
+GLOBAL = "global"  # role of the part that holds a modality's point of the shared space
+
+
+def modality_of(part: str) -> str:
+    """Return the modality of a part: `text:question` is `text`."""
+    return part.partition(":")[0]
+
+
+def role_of(part: str) -> str:
+    """Return the role of a part, empty if it has none."""
+    return part.partition(":")[2]
+
+
+def noise(
+    part: str, seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "b n c"]:
+    """Return the initial noise of a part: sample i is a function of seed i and the name only."""
+    draws = []
+    for seed in seeds:
+        digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        draws.append(torch.randn(*shape, generator=generator, dtype=dtype))
+    return torch.stack(draws)
+
+
+def repeat(tokens: Tokens, times: int) -> Tokens:
+    """Return the batch `times` times over."""
+    return {part: torch.cat([x] * times) for part, x in tokens.items()}
+
+
+def pick(tokens: dict[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
+    """Return only some parts, those that are there."""
+    return {part: tokens[part] for part in parts if part in tokens}

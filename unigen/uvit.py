@@ -1,0 +1,128 @@
+"""U-ViT: the one network. Everything is a token; long skips join the two halves.
+
+Bao et al. 2023 (U-ViT) and Bao et al. 2023b (UniDiffuser), with these changes:
+- every token has its own clock, added to its embedding; one level token a part carries the
+  part's highest clock;
+- absent parts are not in the sequence;
+- attention is shared, feed-forward layers belong to a modality (Liang et al. 2024, 2411.04996);
+- positions are physical (second, row, column), by rotation (Su et al. 2021) and by embedding.
+"""
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unigen.errors import UsageError
+from unigen.layers import Attention, FeedForward, fourier, norm
+from unigen.tokens import Clocks, Positions, Tokens, modality_of
+
+_CLOCK, _PLACE = 32, 8  # frequencies of the clock and of each coordinate
+
+
+class UViT(nn.Module):
+    """A transformer from noisy tokens, clocks and positions to a prediction for every token."""
+
+    def __init__(
+        self,
+        parts: dict[str, int],  # latent channels of every part name it may meet
+        width: int = 256,
+        depth: int = 9,  # blocks: (depth - 1) / 2 in, one middle, (depth - 1) / 2 out
+        head: int = 64,  # width of an attention head
+        ratio: float = 2.0,  # inner width of a feed-forward layer over the width
+    ):
+        """Build the network; an unknown part later on is an error that names it."""
+        super().__init__()
+        self.parts, self.half, self.head = dict(parts), depth // 2, head
+        key = {part: part.replace(":", "__") for part in parts}
+        modalities = sorted({modality_of(part) for part in parts})
+        self.embed = nn.ModuleDict({key[p]: nn.Linear(c, width) for p, c in parts.items()})
+        self.place = nn.ModuleDict({m: nn.Linear(6 * _PLACE, width) for m in modalities})
+        self.level = nn.ParameterDict({k: 0.02 * torch.randn(width) for k in key.values()})
+        self.clock = nn.Linear(2 * _CLOCK, width)
+        self.blocks = nn.ModuleList(
+            UBlock(width, width // head, ratio, modalities, skip=i > self.half)
+            for i in range(depth)
+        )
+        self.norm = norm(width)
+        self.head_out = nn.ModuleDict({key[p]: nn.Linear(width, c) for p, c in parts.items()})
+        for layer in (self.clock, *self.head_out.values()):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tokens, t: Clocks, positions: Positions) -> Tokens:
+        """Return the prediction for every token of x.
+
+        x: noisy tokens by part; t: clocks by part, 0 data, 1 noise; positions: by part.
+        """
+        order = sorted(x)  # permuting keys changes nothing
+        sequence, angles, spans = [], [], []
+        for part in order:
+            modality, key = modality_of(part), part.replace(":", "__")
+            if part not in self.parts:
+                known = ", ".join(sorted(self.parts))
+                raise UsageError(f"the denoiser has no part {part!r}; it knows {known}.")
+            place = fourier(positions[part], _PLACE, 0.25, 8.0).flatten(-2)
+            tokens = self.embed[key](x[part]) + self.place[modality](place)
+            tokens = tokens + self._clock(t[part])
+            highest = t[part].amax(1, keepdim=True)
+            level = repeat(self.level[key], "d -> b 1 d", b=len(highest)) + self._clock(highest)
+            sequence += [level.to(tokens.dtype), tokens]
+            center = positions[part].mean(0, keepdim=True)
+            angles.append(self._angles(torch.cat([center, positions[part]])))
+            spans.append((modality, tokens.shape[1] + 1))
+        h, angle = torch.cat(sequence, 1), torch.cat(angles)
+        skips = []
+        for i, block in enumerate(self.blocks):
+            h = block(h, angle, spans, skips.pop() if i > self.half else None)
+            if i < self.half:
+                skips.append(h)
+        outputs = self.norm(h).split([n for _, n in spans], 1)
+        return {
+            part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
+            for part, y in zip(order, outputs, strict=True)
+        }
+
+    def _clock(self, t: Float[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        return self.clock(fourier(t, _CLOCK, 0.25, 16.0))
+
+    def _angles(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n half"]:
+        """Give seconds 3/8 of the channel pairs, rows and columns 5/16 each."""
+        pairs = self.head // 2
+        space = pairs * 5 // 16
+        counts = (pairs - 2 * space, space, space)
+        turns = [
+            positions[:, i, None] * torch.logspace(-1, 0.6, n, device=positions.device)
+            for i, n in enumerate(counts)
+        ]
+        return 2 * torch.pi * torch.cat(turns, -1)
+
+
+class UBlock(nn.Module):
+    """Attention over all tokens, then one feed-forward layer a modality."""
+
+    def __init__(self, width: int, heads: int, ratio: float, modalities: list[str], skip: bool):
+        """`skip`: the block takes a long skip, joined by concatenation and a linear layer."""
+        super().__init__()
+        self.norm1, self.attention = norm(width), Attention(width, heads, normalize=True)
+        self.norm2 = norm(width)
+        self.ffn = nn.ModuleDict({m: FeedForward(width, int(width * ratio)) for m in modalities})
+        self.skip = nn.Linear(2 * width, width) if skip else None
+        if self.skip is not None:  # starts as the identity on the main path
+            nn.init.zeros_(self.skip.weight)
+            nn.init.eye_(self.skip.weight[:, :width])
+            nn.init.zeros_(self.skip.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        angle: Float[Tensor, "n half"],
+        spans: list[tuple[str, int]],  # modality and length of consecutive runs of tokens
+        skip: Float[Tensor, "b n d"] | None,
+    ) -> Float[Tensor, "b n d"]:
+        """Return x after the block."""
+        if self.skip is not None:
+            x = self.skip(torch.cat([x, skip], -1))
+        x = x + self.attention(self.norm1(x), angle)
+        runs = self.norm2(x).split([n for _, n in spans], 1)
+        return x + torch.cat([self.ffn[m](r) for (m, _), r in zip(spans, runs, strict=True)], 1)

@@ -228,6 +228,18 @@ def test_links_are_followed_only_under_the_root(tmp_path):
     assert folder_hash(snapshot_folder, root=tmp_path) == folder_hash(tmp_path / "blobs")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("target", ["config.json", "model.safetensors", "nothing", "/dev/zero"])
+def test_a_link_to_itself_or_to_nothing_is_a_fault_of_the_folder(tmp_path, name, target):
+    save_folder(tmp_path / "model", CONFIG, weights())
+    (tmp_path / "model" / name).unlink()
+    (tmp_path / "model" / name).symlink_to(target)
+    with pytest.raises(CheckpointError):
+        load_folder(tmp_path / "model")
+    with pytest.raises(CheckpointError):
+        load_folder(tmp_path / "model", root="/")
+
+
 def test_match_copies_values_and_keeps_the_modules_own_storage():
     module, tensors = net(), weights()
     pointers = [p.data_ptr() for p in module.parameters()]

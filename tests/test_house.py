@@ -36,6 +36,7 @@ FLOORS = {
     "unigen.model": 3,
     "unigen.align": 3,
     "unigen.objectives": 3,
+    "unigen.generation": 3,
     "unigen.interop": 3,
     "unigen.data": 4,
     "unigen.train": 4,

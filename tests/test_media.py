@@ -138,7 +138,7 @@ def test_the_same_mp4_is_the_same_bytes(tmp_path):
 def test_times_in_any_order_give_the_frame_shown_then(tmp_path):
     path = media.write_video(tmp_path / "a.mp4", frames(16), 8, {})
     every = media.read_video(path, np.arange(16) / 8, (64, 64)).frames
-    times = [1.9, 0.0, 0.3, 0.3, 7.0, 0.124, 0.126]
+    times = [1.9, 0.0, 0.3, 0.3, 7.0, 0.12, 0.13]
     read = media.read_video(path, times, (64, 64))
     assert np.array_equal(read.frames, every[[15, 0, 2, 2, 15, 0, 1]])
     assert read.notes == ["held the last frame from 2 s"]
@@ -155,11 +155,21 @@ def test_a_seek_gives_the_frames_of_a_walk(tmp_path):
         assert walk.notes == [] and read.notes == ["held the last frame from 16 s"]
 
 
+@pytest.mark.parametrize("form", ["mp4", "matroska"])
+@pytest.mark.parametrize("fps", [7, 24, 30, Fraction(24000, 1001)])
+def test_asking_for_frame_times_gives_each_frame_once(tmp_path, form, fps):
+    path = put(tmp_path / "a", video(frames(16), form, fps=fps))
+    middle = media.read_video(path, (np.arange(16) + 0.5) / float(fps), (64, 64)).frames
+    edges = media.read_video(path, np.arange(16) / float(fps), (64, 64)).frames
+    assert np.array_equal(middle, edges)
+    assert len({frame.tobytes() for frame in edges}) == 16
+
+
 def test_uneven_frames_are_shown_until_the_next(tmp_path):
     starts = [0, 40, 300, 350, 900, 1000, 1500, 1900]
     path = put(tmp_path / "a.mkv", video(frames(8), "matroska", times=starts))
     every = media.read_video(path, np.array(starts) / 1000, (64, 64)).frames
-    read = media.read_video(path, [0.039, 0.29, 0.349, 0.89, 1.49], (64, 64))
+    read = media.read_video(path, [0.035, 0.29, 0.345, 0.89, 1.49], (64, 64))
     assert np.array_equal(read.frames, every[[0, 1, 2, 3, 5]])
 
 
@@ -213,6 +223,16 @@ def test_a_dead_or_stuck_child_is_replaced(tmp_path, monkeypatch):
         media.read_image(path)
     monkeypatch.undo()
     assert media.read_image(path).pixels.shape == picture().shape
+
+
+def test_a_busy_child_gets_its_share_and_no_more(tmp_path, monkeypatch):
+    path = put(tmp_path / "a.png", blank_png(8000, 8000))
+    media.read_image(path, (8, 8))
+    monkeypatch.setattr(limits, "WORKER_SECONDS", 0.05)  # of processor time: far too little
+    with pytest.raises(MediaError, match="took more than"):
+        media.read_image(path)
+    monkeypatch.undo()
+    assert media.read_image(path, (8, 8)).pixels.shape == (8, 8, 3)
 
 
 def test_the_child_is_recycled_and_forks_start_their_own(tmp_path, monkeypatch):

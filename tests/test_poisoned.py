@@ -276,11 +276,15 @@ def junk(chance: random.Random, depth: int = 3):
     if depth and chance.random() < 0.5:
         keys = ["dtype", "shape", "data_offsets", "__metadata__", "class", "_target_", "model"]
         items = [junk(chance, depth - 1) for _ in range(3)]
-        return items if chance.random() < 0.5 else dict(zip(chance.sample(keys, 3), items))
+        return (
+            items
+            if chance.random() < 0.5
+            else dict(zip(chance.sample(keys, 3), items, strict=True))
+        )
     return chance.choice(kinds)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_damage_is_refused_or_harmless(model, seed):
     chance = random.Random(seed)
     parts = {path: path.read_bytes() for path in sorted(model.iterdir())}

@@ -106,10 +106,13 @@ def sweep_stages(parent: Path, prefix: str) -> list[Path]:
 
 
 def real_path(path: Path | str) -> Path:
-    """Return an absolute path without links; `UsageError` for one that no file can have."""
+    """Return an absolute path without links; `UsageError` for one that no file can have.
+
+    A link that leads nowhere or to itself stays as it is.
+    """
     try:
-        return Path(path).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # loops of links, NUL, surrogates
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # NUL, surrogates
         raise UsageError(f"{named(path)} is no usable path: {ascii(str(error))[:100]}.") from error
 
 

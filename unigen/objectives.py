@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.align import Similarity, contrastive
+from unigen.modalities.codec import inflate
 from unigen.model import UniGen
 from unigen.tokens import GLOBAL
 
@@ -22,9 +23,14 @@ class Codec:
 
     space = "raw"
 
-    def __init__(self, modality: str):
-        """Name the modality whose codec learns."""
-        self.modality = modality
+    def __init__(self, modality: str, inflate: str | None = None):
+        """modality: whose codec learns. inflate: the modality of stills that it starts from."""
+        self.modality, self.inflate = modality, inflate
+
+    def start(self, model: UniGen) -> None:
+        """Prepare the model for a new run."""
+        if self.inflate is not None:
+            inflate(model.modality(self.modality).codec, model.modality(self.inflate).codec)
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -48,6 +54,9 @@ class Align:
     def __init__(self, anchor: str | None = None):
         """`anchor`: the modality whose tower stands still (frozen-anchor regime); none: dynamic."""
         self.anchor, self.similarity = anchor, Similarity()
+
+    def start(self, model: UniGen) -> None:
+        """Prepare the model for a new run: nothing to do."""
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -77,6 +86,9 @@ class Denoise:
     def __init__(self, shares: tuple[float, ...] | list[float] = (0.08, 0.32, 0.34, 0.26)):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""
         self.shares = shares
+
+    def start(self, model: UniGen) -> None:
+        """Prepare the model for a new run: nothing to do."""
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""

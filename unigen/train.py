@@ -125,12 +125,12 @@ def export(trainer: Trainer, folder: Path) -> None:
 def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
     """Load weights from model folders, one over the other; each may hold a part of the model.
 
-    `name=folder` takes only the tensors whose name starts with `name`, as in
-    `modalities.image=runs/image/model`.
+    `name@folder` takes only the tensors whose name starts with `name`, as in
+    `modalities.image@runs/image/model`.
     """
     own = model.state_dict()
     for entry in folders:
-        prefix, _, folder = str(entry).rpartition("=")
+        prefix, _, folder = str(entry).rpartition("@")
         config, tensors = checkpoint.load_folder(folder)
         for name, spec in config["model"].get("modalities", {}).items():
             if name in model.modalities and spec.get("words") and f"modalities.{name}".startswith(prefix):
@@ -159,6 +159,7 @@ def run(cfg: dict) -> Path:
         for note in latest.notes:
             print(note, file=sys.stderr)
         overlay(model, cfg.get("init") or ())
+        objective.start(model)
         for name, modality in model.modalities.items():
             if objective.space == "raw" and name in objective.parts(model, torch.Generator()):
                 modality.prepare(data.batch(torch.arange(4096), [name])[name])

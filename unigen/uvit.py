@@ -56,7 +56,8 @@ class UViT(nn.Module):
         x: noisy tokens by part; t: clocks by part, 0 data, 1 noise; positions: by part.
         """
         order = sorted(x)  # permuting keys changes nothing
-        sequence, angles, spans = [], [], []
+        sequence, angles, lengths = [], [], []
+        spans: dict[str, int] = {}  # tokens of each modality: its parts stand side by side
         for part in order:
             modality, key = modality_of(part), part.replace(":", "__")
             if part not in self.parts:
@@ -70,14 +71,15 @@ class UViT(nn.Module):
             sequence += [level.to(tokens.dtype), tokens]
             center = positions[part].mean(0, keepdim=True)
             angles.append(self._angles(torch.cat([center, positions[part]])))
-            spans.append((modality, tokens.shape[1] + 1))
+            lengths.append(tokens.shape[1] + 1)
+            spans[modality] = spans.get(modality, 0) + lengths[-1]
         h, angle = torch.cat(sequence, 1), torch.cat(angles)
         skips = []
         for i, block in enumerate(self.blocks):
             h = block(h, angle, spans, skips.pop() if i > self.half else None)
             if i < self.half:
                 skips.append(h)
-        outputs = self.norm(h).split([n for _, n in spans], 1)
+        outputs = self.norm(h).split(lengths, 1)
         return {
             part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
             for part, y in zip(order, outputs, strict=True)
@@ -117,12 +119,12 @@ class UBlock(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         angle: Float[Tensor, "n half"],
-        spans: list[tuple[str, int]],  # modality and length of consecutive runs of tokens
+        spans: dict[str, int],  # tokens of each modality, in the order of the sequence
         skip: Float[Tensor, "b n d"] | None,
     ) -> Float[Tensor, "b n d"]:
         """Return x after the block."""
         if self.skip is not None:
             x = self.skip(torch.cat([x, skip], -1))
         x = x + self.attention(self.norm1(x), angle)
-        runs = self.norm2(x).split([n for _, n in spans], 1)
-        return x + torch.cat([self.ffn[m](r) for (m, _), r in zip(spans, runs, strict=True)], 1)
+        runs = self.norm2(x).split(list(spans.values()), 1)
+        return x + torch.cat([self.ffn[m](r) for m, r in zip(spans, runs, strict=True)], 1)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from unigen.media import container
 from unigen.media.decode_image import resized
+from unigen.media.decode_video import SOON
 from unigen.media.worker import Refused
 
 
@@ -28,8 +29,8 @@ def read(file, media, stream, args: dict, emit, notes: list[str]) -> dict:
     spans = reader.get_frame_timestamp(range(count)) - container.zero(media)
     end = float(spans[-1, 1])
     times = np.asarray(args["times"])
-    wanted = np.clip(np.searchsorted(spans[:, 0], times, side="right") - 1, 0, count - 1)
-    if (times >= end + 1e-3).any():
+    wanted = np.clip(np.searchsorted(spans[:, 0], times + SOON, side="right") - 1, 0, count - 1)
+    if (times >= end + SOON).any():
         notes.append(f"held the last frame from {end:.3g} s")
     for index in np.unique(wanted):
         frame = reader[int(index)].asnumpy()

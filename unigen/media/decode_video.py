@@ -8,6 +8,7 @@ from unigen.media.decode_image import resized
 from unigen.media.worker import Refused
 
 _GAP = 2.0  # seconds; a longer way to the next wanted frame is worth a seek
+SOON = 1e-3  # seconds; a frame that starts this soon counts as shown: clocks round
 
 
 def read(file, args: dict, emit) -> dict:
@@ -56,12 +57,12 @@ def show(media, stream, args: dict, emit, notes: list[str], log) -> None:
         check_side(frame.width, frame.height)
         now = log.seconds(frame)
         check_length(now, limits.VIDEO_SECONDS)
-        if landed and shown is None and waiting and now > times[waiting[-1]]:
+        if landed and shown is None and waiting and now > times[waiting[-1]] + SOON:
             frames, may_seek, landed = log.restart(media), False, False  # a wrong index
             continue
         if landed and shown is None and before is not None and now <= log.seconds(before):
             may_seek = False  # key frames are too far apart for this to pay
-        emit_until(now, shown if shown is not None else frame)
+        emit_until(now - SOON, shown if shown is not None else frame)
         sizes.add((frame.width, frame.height))
         shown = frame
         if landed and waiting and times[waiting[-1]] < now + _GAP:
@@ -74,7 +75,7 @@ def show(media, stream, args: dict, emit, notes: list[str], log) -> None:
         notes.append("its frames change size; each was resized on its own")
     if waiting:
         end = log.end(shown)
-        late = sum(times[i] >= end + 1e-3 for i in waiting)
+        late = sum(times[i] >= end + SOON for i in waiting)
         if late:
             notes.append(f"held the last frame from {end:.3g} s")
         emit_until(float("inf"), shown)

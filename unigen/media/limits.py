@@ -16,7 +16,8 @@ RECIPE_BYTES = 64 * 1024  # of JSON
 TIMES = 100_000  # frames asked for in one read
 
 WORKER_MEMORY = 1_200 * MEGA  # address space of the child; its libraries take about 300 MB of it
-WORKER_SECONDS = 10.0  # of wall clock for one call
+WORKER_SECONDS = 10.0  # of wall clock for one call; on a crowded machine, of processor time
+WORKER_PATIENCE = 60.0  # of wall clock for one call, however crowded the machine is
 WORKER_START = 60.0  # of wall clock to start the child and import a library
 WORKER_CALLS = 500  # then the child is replaced by a new one
 WORKER_FILES = 64  # open files

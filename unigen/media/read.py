@@ -46,8 +46,9 @@ def read_video(
 ) -> Clip:
     """Read the frame shown at each of `times` (seconds, any order), stretched to (height, width).
 
-    A time before the first frame gives the first, a time past the end the last, with a note. The
-    reader is "pyav" or "decord".
+    A frame that starts within a millisecond counts as shown, since clocks round. A time before
+    the first frame gives the first, a time past the end the last, with a note. The reader is
+    "pyav" or "decord".
 
     Raises UsageError for a missing file or wrong arguments, MediaError for anything unreadable.
     """

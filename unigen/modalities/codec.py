@@ -60,6 +60,20 @@ class PatchCodec(nn.Module):
         return self.paint(self.fine_out(x + self.place_fine)).float()
 
 
+def inflate(codec: PatchCodec, still: PatchCodec) -> None:
+    """Start a codec of clips from one of stills: every frame sees and paints the same picture.
+
+    Carreira and Zisserman 2017, section 3.1. Weights of equal shape are copied; patches longer by
+    a factor repeat the still's weights, scaled on the way in so that their sum stays.
+    """
+    own, other = codec.state_dict(), still.state_dict()
+    for name, weight in other.items():
+        times = [a // b for a, b in zip(own[name].shape, weight.shape, strict=True)]
+        scale = times[1] if name == "embed.weight" else 1
+        own[name] = weight.repeat(*times) / scale
+    codec.load_state_dict(own)
+
+
 def perturb(
     z: Float[Tensor, "b n c"], generator: torch.Generator | None, floor: float = 0.1
 ) -> Float[Tensor, "b n c"]:

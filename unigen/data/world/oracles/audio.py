@@ -16,6 +16,7 @@ _LOBE = 2  # bins on either side of a line that hold its power
 _THUMP_BAND = (50.0, 170.0)  # Hz
 _LEAST_LEVEL_DB = -24.0  # of a tone, against a large object's
 _LEAST_THUMP_DB = -18.0  # against the world's thump
+_LEAST_PARTIAL = 0.28  # of the fundamental's amplitude, for a partial that is sung
 _LOG_STEPS, _LOG_RANGE = 96, (240.0, 7_900.0)  # bins an octave, Hz: the axis pitch is read on
 _BLUR = 0.011  # width of a line on it, as a share of the frequency
 _HALF_BAND = 0.035  # of a line's frequency: where its power is looked for
@@ -100,8 +101,9 @@ def _tone(power: Tensor, lines: Tensor, register: int, rate: int, n: int) -> dic
     ratios = torch.tensor((1.0, *v.TIMBRE_RATIOS), device=lines.device, dtype=torch.float64)
     hz = pitch[:, None] * ratios  # b 4
     strength = _band(lines, hz).sqrt()
-    relative = (strength[:, 1:] / strength[:, :1].clamp(min=1e-9)).clamp(max=v.PARTIAL_GAIN)
-    timbre = torch.tensor(v.TIMBRES, device=lines.device) * v.PARTIAL_GAIN
+    relative = strength[:, 1:] / strength[:, :1].clamp(min=1e-9)
+    relative = (relative / (2 * _LEAST_PARTIAL)).clamp(max=1)
+    timbre = torch.tensor(v.TIMBRES, device=lines.device)
     shape = (relative[:, None] - timbre).square().sum(-1).argmin(1)
     sung = F.pad(timbre[shape] > 0, (1, 0), value=True)  # b 4
     over_time = _line(power, hz, rate)  # b 4 t

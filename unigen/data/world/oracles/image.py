@@ -14,7 +14,8 @@ from unigen.data.world.render import _REACH, _coverage, _textures
 
 _LARGEST_SIDE = 96  # larger pictures are averaged down to this many pixels
 _SMALLEST_AREA = 0.0045  # of a blob that counts as an object: a third of the smallest star
-_PALEST = 0.65  # of the way from the background to a color: less is a stain, not an object
+_NEARER = 2.0  # squared distance to an object's color per that to the background: 41 % of the way
+_PALEST = 0.5  # of the way from the background to a color: less is a stain, not an object
 _INK_SHARE = 0.004  # of the picture: how many of an object's clearest pixels tell its color
 
 
@@ -123,10 +124,10 @@ def _color(ink: Tensor, background: Tensor, found: Tensor) -> tuple[Tensor, Tens
 
 
 def _stands_out(frames: Tensor, offset: Tensor) -> Bool[Tensor, "b s s"]:
-    """Tell which pixels are nearer to some object's color than to the background."""
+    """Tell which pixels are nearer to some object's color than (about) to the background."""
     ink = palette(v.COLOR_RGB, frames)
     to_ink = torch.einsum("bchw,kc->bkhw", frames, -2 * ink) + ink.square().sum(1)[:, None, None]
-    return to_ink.amin(1) + frames.square().sum(1) < offset.square().sum(1)
+    return to_ink.amin(1) + frames.square().sum(1) < _NEARER * offset.square().sum(1)
 
 
 def _blobs(

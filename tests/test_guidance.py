@@ -1,0 +1,70 @@
+"""Guidance: 1 is off, nothing given is off, one weight is the weight of all."""
+
+import pytest
+import torch
+
+from unigen.errors import UsageError
+from unigen.guidance import INTERVAL, guided
+
+GIVEN = {"text": torch.ones(2, 1, 3), "text:global": torch.ones(2, 1, 3),
+         "audio": torch.full((2, 1, 3), 2.0)}  # fmt: skip
+X = {"image": torch.zeros(2, 4, 3)}
+T = torch.tensor(0.5)
+
+
+def denoise(x, t, fixed):
+    """Predict the sum of the conditions, times 10 for audio."""
+    total = sum((10 if p == "audio" else 1) * float(z.mean()) for p, z in fixed.items())
+    return {k: torch.full_like(z, 1 + total) for k, z in x.items()}
+
+
+def level(guidance, given=GIVEN, t=T):
+    return guided(denoise, given, guidance)(X, t)["image"].unique().item()
+
+
+def test_one_is_off():
+    assert level(1.0) == level({}) == level({"text": 1.0, "audio": 1}) == 23
+
+
+def test_nothing_given_is_off():
+    assert level(5.0, given={}) == 1
+
+
+def test_one_weight_moves_from_unconditional_through_conditional():
+    assert level(3.0) == 1 + 3 * 22
+    assert level(0.0) == 1
+
+
+def test_weights_by_part_leave_out_the_part_and_its_global():
+    assert level({"text": 3.0}) == 23 + 2 * 2
+    assert level({"audio": 3.0}) == 23 + 2 * 20
+    assert level({"text": 2.0, "audio": 3.0}) == 23 + 2 + 40
+
+
+def test_one_given_part_by_name_is_one_weight():
+    given = {"audio": GIVEN["audio"]}
+    assert level({"audio": 2.5}, given) == level(2.5, given)
+
+
+def test_guidance_acts_in_its_interval_only():
+    low, high = INTERVAL
+    assert level(3.0, t=torch.tensor(low - 0.01)) == level(3.0, t=torch.tensor(high + 0.01)) == 23
+    assert level(3.0, t=torch.tensor(low + 0.01)) == level(3.0, t=torch.tensor(high - 0.01)) == 67
+
+
+def test_off_costs_one_pass():
+    calls = []
+
+    def counted(x, t, fixed):
+        calls.append(set(fixed))
+        return denoise(x, t, fixed)
+
+    guided(counted, GIVEN, 1.0)(X, T)
+    assert calls == [set(GIVEN)]
+    guided(counted, GIVEN, {"text": 2.0})(X, T)
+    assert calls[1:] == [set(GIVEN), {"audio"}]
+
+
+def test_a_weight_for_what_is_not_given_is_an_error():
+    with pytest.raises(UsageError, match=r"guidance\.video .*audio, text"):
+        level({"video": 2.0})

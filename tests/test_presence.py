@@ -1,0 +1,70 @@
+"""The clocks of training: every direction of generation is among them."""
+
+import torch
+from tiny import NAMES, tiny_model
+
+from unigen.presence import CONDITIONAL, INDEPENDENT, draw_clocks
+from unigen.tokens import GLOBAL, modality_of, role_of
+
+
+def draw(names=NAMES, b=512, seed=0):
+    model = tiny_model()
+    parts = [p for n in names for p in (n, f"{n}:{GLOBAL}")]
+    x = {p: torch.zeros(b, 1 if role_of(p) else model.modality(p).tokens, 8) for p in parts}
+    means = {p: 0.0 for p in parts}
+    generator = torch.Generator().manual_seed(seed)
+    return draw_clocks(model.flow, x, model.positions(x), means, generator)
+
+
+def test_every_token_has_a_clock_between_data_and_noise():
+    clocks = draw()
+    assert set(clocks) == {p for n in NAMES for p in (n, f"{n}:{GLOBAL}")}
+    for t in clocks.values():
+        assert ((t >= 0) & (t < 1)).all()
+
+
+def test_clocks_come_from_the_generator():
+    a, b, c = draw(seed=1), draw(seed=1), draw(seed=2)
+    assert all(torch.equal(a[p], b[p]) for p in a)
+    assert not any(torch.equal(a[p], c[p]) for p in a)
+
+
+def test_something_is_always_learned():
+    for names in (NAMES, ("image", "text"), ("audio",)):
+        clocks = draw(names)
+        assert (torch.cat(list(clocks.values()), 1).amax(1) > 0).all()
+        for t in clocks.values():  # a region never takes all the tokens
+            assert ((t > 0).any(1) | (t == 0).all(1)).all()
+
+
+def test_one_modality_alone_is_never_given():
+    assert (draw(("video",))["video"].amax(1) > 0).all()
+
+
+def test_a_part_has_one_clock_but_for_what_is_kept():
+    clocks = draw()
+    for part, t in clocks.items():
+        level = t.amax(1, keepdim=True)
+        assert ((t == level) | (t == 0)).all()
+        top = clocks[f"{modality_of(part)}:{GLOBAL}"]
+        assert torch.equal(top, level)
+
+
+def test_some_parts_keep_a_region():
+    partly = {p: ((t > 0).any(1) & (t == 0).any(1)).float().mean() for p, t in draw().items()}
+    for part, share in partly.items():
+        assert (share == 0) if role_of(part) == GLOBAL else (0.01 < share < 0.12), part
+
+
+def test_every_set_of_given_modalities_appears():
+    clocks = draw(b=4096)
+    given = torch.stack([clocks[n].amax(1) == 0 for n in NAMES], 1)
+    assert len({tuple(row) for row in given.tolist()}) == 2 ** len(NAMES) - 1
+
+
+def test_shares_of_joint_and_independent_clocks():
+    levels = torch.stack([draw(b=4096)[f"{n}:{GLOBAL}"][:, 0] for n in NAMES], 1)
+    joint = (levels == levels[:, :1]).all(1).float().mean()
+    distinct = torch.tensor([len(set(row)) == 4 and 0 not in row for row in levels.tolist()])
+    assert abs(joint - (1 - CONDITIONAL - INDEPENDENT + CONDITIONAL / 8)) < 0.04
+    assert abs(distinct.float().mean() - INDEPENDENT) < 0.04

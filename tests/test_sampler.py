@@ -1,0 +1,150 @@
+"""The samplers have their theoretical order, and a Gaussian comes back as that Gaussian."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from unigen.errors import UsageError
+from unigen.flow import VP, RectifiedFlow
+from unigen.sampler import SAMPLERS, named
+
+MU, SD = 0.7, 0.4
+FLOWS = (RectifiedFlow, VP)
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def spread(flow, t):
+    """Return the standard deviation of x_t for Gaussian data."""
+    return (flow.alpha(t) ** 2 * SD**2 + flow.sigma(t) ** 2).sqrt()
+
+
+def posterior(flow):
+    """Return the denoiser E[x | x_t] of Gaussian data."""
+
+    def denoise(x, t):
+        a = flow.alpha(t)
+        gain = a * SD**2 / spread(flow, t) ** 2
+        return {k: MU + gain * (z - a * MU) for k, z in x.items()}
+
+    return denoise
+
+
+def normal(n):
+    """Return n standard normal numbers: the quantiles, so that their moments are known."""
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    return (math.sqrt(2) * torch.erfinv(2 * u - 1)).reshape(n, 1, 1)
+
+
+def last(steps):
+    *_, x = steps
+    return x["part"]
+
+
+def error(name, flow, n):
+    """Return the error after n steps between two clocks, where the exact path is known."""
+    times = torch.linspace(0.9, 0.1, n + 1, dtype=torch.float64)
+    z = normal(9)
+    start, exact = (flow.alpha(t) * MU + spread(flow, t) * z for t in (times[0], times[-1]))
+    made = last(SAMPLERS[name](posterior(flow), {"part": start}, flow, times))
+    return float((made - exact).abs().max())
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("multistep", 2)])
+def test_order_of_convergence(flow, name, order):
+    errors = [error(name, flow(), n) for n in (40, 80, 160)]
+    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+
+
+def test_second_order_is_better():
+    for flow in FLOWS:
+        assert max(error(n, flow(), 40) for n in ("heun", "multistep")) < error("euler", flow(), 40)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_gaussian_comes_back_as_that_gaussian(flow, name):
+    flow = flow(t_min=0.02)
+    x = last(SAMPLERS[name](posterior(flow), {"part": normal(1001)}, flow, flow.times(200)))
+    assert x.mean() == pytest.approx(MU, abs=0.02)
+    assert x.std() == pytest.approx(SD, rel=0.02)
+    assert (x.flatten().diff() > 0).all()  # the map is monotone: quantiles go to quantiles
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_step_is_yielded_and_the_last_is_the_data(name):
+    flow, calls = RectifiedFlow(), []
+
+    def denoise(x, t):
+        calls.append(float(t))
+        return {k: torch.full_like(z, 3.0) for k, z in x.items()}
+
+    x = {"part": torch.randn(2, 3, 4), "other": torch.randn(2, 1, 5)}
+    kept = {k: z.clone() for k, z in x.items()}
+    steps = SAMPLERS[name](denoise, x, flow, flow.times(5))
+    assert calls == []  # nothing is computed before it is asked for
+    states = list(steps)
+    assert len(states) == 5
+    for state in states:
+        assert {k: z.shape for k, z in state.items()} == {k: z.shape for k, z in x.items()}
+    assert all((z == 3).all() for z in states[-1].values())
+    assert all(torch.equal(x[k], kept[k]) for k in x)  # the noise is left as it was
+    assert not torch.equal(states[0]["part"], states[1]["part"])
+    assert 0 not in calls
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_step_is_one_prediction(name):
+    flow = RectifiedFlow()
+    (state,) = SAMPLERS[name](lambda x, t: {"part": 2 * x["part"]}, {"part": torch.ones(1, 1, 1)},
+                              flow, flow.times(1))  # fmt: skip
+    assert state["part"].item() == 2
+
+
+@pytest.mark.parametrize("name", ["euler", "multistep"])
+def test_one_call_a_step(name):
+    flow, calls = RectifiedFlow(), []
+    list(SAMPLERS[name](lambda x, t: calls.append(t) or x, {"p": torch.ones(1, 1, 1)}, flow,
+                        flow.times(6)))  # fmt: skip
+    assert len(calls) == 6
+
+
+def test_an_unknown_sampler_names_the_known_ones():
+    assert named("heun") is SAMPLERS["heun"]
+    with pytest.raises(UsageError, match="sampler=ddpm.*euler, heun, multistep"):
+        named("ddpm")
+
+
+def test_vp_is_the_schedule_of_latent_diffusion():
+    bars = DDIMScheduler(**BETAS).alphas_cumprod.double()
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    assert torch.allclose(VP().alpha(t), bars.sqrt(), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [
+        ("euler", DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False)),
+        (
+            "multistep",
+            DPMSolverMultistepScheduler(
+                **BETAS, prediction_type="sample", final_sigmas_type="zero", solver_order=2
+            ),
+        ),
+    ],
+)
+def test_the_schedulers_of_diffusers_walk_the_same_path(name, scheduler):
+    flow, x = VP(), normal(9).float()
+    scheduler.set_timesteps(25)
+    theirs, path = x, []
+    for step in scheduler.timesteps:
+        x0 = posterior(flow)({"part": theirs}, (step + 1) / 1000)["part"]
+        theirs = scheduler.step(x0, step, theirs).prev_sample
+        path.append(theirs)
+    times = torch.cat([(scheduler.timesteps + 1) / 1000, torch.zeros(1)])
+    ours = SAMPLERS[name](posterior(flow), {"part": x}, flow, times)
+    for a, b in zip(ours, path, strict=True):  # the discrete schedule differs by 1 / 1000
+        assert torch.allclose(a["part"], b, atol=5e-3)

@@ -11,7 +11,7 @@ from torch import nn
 
 from unigen.checkpoint import folder_hash, load_folder, match, save_folder
 from unigen.errors import CheckpointError, ResourceError, UsageError
-from unigen.weights import DTYPES
+from unigen.tensorfile import DTYPES
 
 CONFIG = {"model": {"class": "UniGen", "width": 4}, "card": {"note": "tiny \u00e9\u202e"}}
 

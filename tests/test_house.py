@@ -21,7 +21,7 @@ FLOORS = {
     "unigen.layers": 0,
     "unigen.registry": 0,
     "unigen.disk": 0,
-    "unigen.weights": 0,
+    "unigen.tensorfile": 0,
     "unigen.runs": 0,
     "unigen.checkpoint": 0,
     "unigen.state": 0,

@@ -56,7 +56,7 @@ def error(name, flow, n):
 def test_order_of_convergence(flow, name, order):
     errors = [error(name, flow(), n) for n in (40, 80, 160)]
     for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
-        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.3)
 
 
 def test_second_order_is_better():
@@ -67,7 +67,7 @@ def test_second_order_is_better():
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_gaussian_comes_back_as_that_gaussian(flow, name):
-    flow = flow(t_min=0.02)
+    flow = flow(t_min=0.002)  # the last step, from t_min to 0, takes a mean
     x = last(SAMPLERS[name](posterior(flow), {"part": normal(1001)}, flow, flow.times(200)))
     assert x.mean() == pytest.approx(MU, abs=0.02)
     assert x.std() == pytest.approx(SD, rel=0.02)
@@ -124,6 +124,7 @@ def test_vp_is_the_schedule_of_latent_diffusion():
     assert torch.allclose(VP().alpha(t), bars.sqrt(), atol=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers under numpy 2
 @pytest.mark.parametrize(
     ("name", "scheduler"),
     [

@@ -25,7 +25,7 @@ from unigen.disk import (
 )
 from unigen.errors import CheckpointError, ResourceError, UnigenError, UsageError
 from unigen.registry import MAX_DEPTH, nearest, plain, shown
-from unigen.weights import MAX_BYTES, check_finite, read_weights, size_of, write_weights
+from unigen.tensorfile import MAX_BYTES, check_finite, read_weights, size_of, write_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, VERSION = "unigen", 1

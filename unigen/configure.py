@@ -34,7 +34,7 @@ _CLOSED = tuple(
     f"unigen.{name}"
     for name in (
         *("arguments", "cli", "configure", "evaluate", "exits", "generate", "usage", "web"),
-        *("checkpoint", "disk", "media", "registry", "runs", "state", "weights"),
+        *("checkpoint", "disk", "media", "registry", "runs", "state", "tensorfile"),
     )
 )  # doors, not parts
 _TASK = {"cfg", "plugins"}  # whoever takes these would choose targets of its own

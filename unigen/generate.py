@@ -43,9 +43,10 @@ def caption(cfg: dict) -> Iterator[str]:
 def embed(cfg: dict) -> Path:
     """Place files in the shared space; write points.json: {file: numbers}."""
     model = load(cfg["model"], cfg["plugins"])
+    plain = {m.suffix: name for name, m in model.modalities.items() if m.plain}
     points = {}
     for file in cfg["files"]:
-        part = media.probe(file).kind if Path(file).suffix != ".txt" else "text"
+        part = plain.get(Path(file).suffix) or media.probe(file).kind
         raw, notes = model.modality(part).read(Path(file))
         _say(f"{file}: {note}" for note in notes)
         points[str(file)] = model.embed({part: raw})[part][0].tolist()

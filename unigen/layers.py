@@ -35,10 +35,11 @@ def attend(
 
 
 def rotate(x: Float[Tensor, "b h n k"], angle: Float[Tensor, "n half"]) -> Tensor:
-    """Rotate pairs of channels by position-dependent angles (Su et al. 2021, eq. 34)."""
-    a, b = x.chunk(2, -1)
+    """Rotate the first `half` pairs of channels by their angles (Su et al. 2021, eq. 34)."""
+    half = angle.shape[-1]
+    a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)
 
 
 class Attention(nn.Module):

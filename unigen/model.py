@@ -15,10 +15,10 @@ from unigen.guidance import guided
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
 from unigen.sampler import named
-from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, noise, role_of
+from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, noise, pick, role_of
 from unigen.uvit import UViT
 
-EMBEDDED = Path(__file__).parent / "weights"  # the model that ships with the package
+EMBEDDED = Path(__file__).parent / "embedded"  # the model that ships with the package
 
 
 class UniGen(nn.Module):
@@ -134,9 +134,10 @@ class UniGen(nn.Module):
         walk = named(sampler) if isinstance(sampler, str) else sampler
         if not joint and len(want) > 1:
             alone = [
-                self.sample([part], given, seeds, steps=steps, guidance=guidance, sampler=walk,
-                            keep=keep, noises=noises)
-                for part in want
+                self.sample([part], {p: z for p, z in given.items() if modality_of(p) not in others},
+                            seeds, steps=steps, guidance=guidance, sampler=walk, noises=noises,
+                            keep=pick(keep or {}, [part]))
+                for part in want for others in [{modality_of(p) for p in want} - {modality_of(part)}]
             ]  # fmt: skip
             for states in zip(*alone, strict=True):
                 yield {k: z for state in states for k, z in state.items()}
@@ -181,9 +182,9 @@ class UniGen(nn.Module):
         """Return the spec that builds this model again."""
         return {
             "class": "UniGen",
-            "modalities": {name: m.spec for name, m in self.modalities.items()},
-            "denoiser": self.denoiser.spec,
-            "flow": self.flow.spec,
+            "modalities": {name: registry.spec_of(m) for name, m in self.modalities.items()},
+            "denoiser": registry.spec_of(self.denoiser),
+            "flow": registry.spec_of(self.flow),
             "sampling": self.sampling,
         }
 

@@ -60,6 +60,8 @@ class Align:
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
+        if self.anchor is not None:
+            model.modality(self.anchor)  # or the error that names the known ones
         names = [n for n in model.modalities if n != self.anchor]
         towers = {n: model.modality(n).tower for n in names}
         return nn.ModuleDict({**towers, "similarity": self.similarity})

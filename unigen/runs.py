@@ -32,7 +32,7 @@ from unigen.disk import (
     writing,
 )
 from unigen.errors import CheckpointError, UsageError
-from unigen.weights import MAX_BYTES, read_weights, size_of, write_weights
+from unigen.tensorfile import MAX_BYTES, read_weights, size_of, write_weights
 
 MANIFEST, META = "manifest.json", "meta.json"
 MAX_META = 64_000_000

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unigen.errors import CheckpointError
 from unigen.registry import shown
-from unigen.weights import is_key
+from unigen.tensorfile import is_key
 
 
 def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

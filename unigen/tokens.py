@@ -39,7 +39,7 @@ def noise(
     return torch.stack(draws)
 
 
-def repeat(tokens: Tokens, times: int) -> Tokens:
+def repeat(tokens: Tokens, times: int) -> dict[str, Float[Tensor, "_times_b _n _c"]]:
     """Return the batch `times` times over."""
     return {part: torch.cat([x] * times) for part, x in tokens.items()}
 

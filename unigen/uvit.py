@@ -89,8 +89,8 @@ class UViT(nn.Module):
         return self.clock(fourier(t, _CLOCK, 0.25, 16.0))
 
     def _angles(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n half"]:
-        """Give seconds 3/8 of the channel pairs, rows and columns 5/16 each."""
-        pairs = self.head // 2
+        """Rotate half of the channels: 3/8 of their pairs by seconds, the rest by row and column."""
+        pairs = self.head // 4
         space = pairs * 5 // 16
         counts = (pairs - 2 * space, space, space)
         turns = [

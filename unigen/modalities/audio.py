@@ -111,6 +111,10 @@ class Audio(Modality):
         """Write a WAV file."""
         media.write_audio(path, self.show(raw), self.rate, recipe)
 
+    def log(self, writer: Any, tag: str, raw: Wave, step: int) -> None:
+        """Play the sound."""
+        writer.add_audio(tag, raw[0], step, self.rate)
+
     def show(self, raw: Wave) -> np.ndarray:
         """Return float32 [samples]."""
         return raw[0].numpy()

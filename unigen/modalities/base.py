@@ -22,6 +22,7 @@ class Modality(nn.Module, ABC):
 
     name: str
     suffix: str  # of the files it writes
+    plain: bool = False  # its files are plain text, told by their suffix alone
     track: str | None = None  # the modality that its files can carry along, as a video its sound
 
     def __init__(self, tokens: int, channels: int, shared: int = 32, noise_mean: float = 0.5):
@@ -65,6 +66,9 @@ class Modality(nn.Module, ABC):
     @abstractmethod
     def codec_loss(self, raw: Raw, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Return the reconstruction loss of the codec on a raw batch."""
+
+    def log(self, writer: Any, tag: str, raw: Raw, step: int) -> None:  # noqa: B027
+        """Show a raw batch of one in a TensorBoard `SummaryWriter`, if it can show it."""
 
     def take(self, value: Any) -> tuple[Raw, list[str]]:
         """Return raw media, and notes, from what a user may give: a path or raw media."""

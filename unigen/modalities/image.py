@@ -74,6 +74,10 @@ class Image(Modality):
         """Write a PNG."""
         media.write_image(path, self._bytes(raw), recipe)
 
+    def log(self, writer: Any, tag: str, raw: Pixels, step: int) -> None:
+        """Show the picture."""
+        writer.add_image(tag, raw[0], step)
+
     def show(self, raw: Pixels) -> Any:
         """Return a PIL image."""
         return media.picture(self._bytes(raw))

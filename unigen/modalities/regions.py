@@ -18,13 +18,13 @@ def stretch(
 
     step: seconds that one token covers.
     """
-    low, _, high = region.partition(":")
+    low, colon, high = region.partition(":")
     try:
         start = float(low) if low.strip() else -math.inf
         end = float(high) if high.strip() else math.inf
     except ValueError:
         start = end = math.nan
-    if not start < end:
+    if not colon or not start < end:
         raise UsageError(f"keep.{name}={region} is no stretch; type from:to seconds, as in 0:1.")
     center, slack = positions[:, 0], 1e-6
     kept = (center - step / 2 >= start - slack) & (center + step / 2 <= end + slack)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unigen import media
+from unigen.errors import UsageError
 from unigen.layers import Block, norm
 from unigen.modalities.base import Modality
 from unigen.modalities.codec import perturb
@@ -21,7 +22,7 @@ _UNITS = re.compile(r"\w+|[^\w\s]")
 class Text(Modality):
     """Sentences of at most `length` words; `words` is the vocabulary, in id order."""
 
-    name, suffix = "text", ".txt"
+    name, suffix, plain = "text", ".txt", True
 
     def __init__(
         self,
@@ -38,7 +39,6 @@ class Text(Modality):
         """Build encoder and decoder; the decoder predicts all words at once."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.masking = length, capacity, masking
-        self.spec: dict = {}
         self._learn(words)
         heads = width // 32
         self.table = nn.Embedding(capacity, width)
@@ -136,16 +136,24 @@ class Text(Modality):
         """Write a text file."""
         media.write_text(path, raw[0], recipe)
 
+    def log(self, writer: Any, tag: str, raw: list[str], step: int) -> None:
+        """Show the sentence."""
+        writer.add_text(tag, raw[0], step)
+
     def show(self, raw: list[str]) -> str:
         """Return the sentence."""
         return raw[0]
 
     def _learn(self, words: tuple[str, ...] | list[str]) -> None:
         if len(words) > self.capacity - 2:
-            raise ValueError(f"{len(words)} words do not fit in capacity={self.capacity}.")
+            raise UsageError(
+                f"{len(words)} words do not fit in capacity={self.capacity}; raise it to "
+                f"{len(words) + 2} or more."
+            )
         self.words = list(words)
         self._ids = {word: i + 2 for i, word in enumerate(self.words)}
-        self.spec = {**self.spec, "words": self.words}
+        if hasattr(self, "spec"):  # built from one, see unigen.registry
+            self.spec = {**self.spec, "words": self.words}
 
     def _encode(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b n c"]:
         x = self.encoder(self.table(ids) + self.place)

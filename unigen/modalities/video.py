@@ -91,6 +91,10 @@ class Video(Modality):
         sound = {} if track is None else {"samples": track[1][0].numpy(), "rate": track[0].rate}
         media.write_video(path, self.show(raw), self.frames / self.seconds, recipe, **sound)
 
+    def log(self, writer: Any, tag: str, raw: Frames, step: int) -> None:
+        """Show the frames side by side."""
+        writer.add_image(tag, rearrange(raw[0], "f c h w -> c h (f w)"), step)
+
     def show(self, raw: Frames) -> np.ndarray:
         """Return uint8 [f, h, w, 3]."""
         return rearrange(raw[0], "f c h w -> f h w c").mul(255).round().byte().numpy()

@@ -1,6 +1,7 @@
 """Sentences about scenes: a small grammar with synonyms and attributes that may be left out."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -44,6 +45,51 @@ def describe(seed: int, index: Tensor, scenes: Scenes, full: bool = False) -> li
         )
         for i, (count, draw) in enumerate(rows)
     ]  # fmt: skip
+
+
+def salads(seed: int, index: Tensor) -> list[str]:
+    """Return sentences of random words of the grammar, none with both words of a held-out pair.
+
+    They teach a text codec that any word may stand beside any other.
+    """
+    words = _words()
+    draws = uniforms(seed, index, -3, v.MAX_WORDS + 1).tolist()
+    sentences = []
+    for length, *draw in draws:
+        kept: list[str] = []
+        for u in draw[: 3 + int(length * (v.MAX_WORDS - 2))]:
+            word = words[int(u * len(words))]
+            if not any(word in _never().get(other, ()) for other in kept):
+                kept.append(word)
+        sentences.append(" ".join(kept).replace(" ,", ","))
+    return sentences
+
+
+@lru_cache
+def _words() -> list[str]:
+    """Return every word of the grammar."""
+    phrases = [p for p, _ in PATTERNS] + [*BACKGROUND_PHRASES, *SOUND_PHRASES, *v.BACKGROUNDS]
+    phrases += [*v.COLORS, *v.REGISTER_WORDS, *v.TIMBRE_WORDS.values(), *v.POSITION_WORDS.values()]
+    phrases += [w for words in (*v.SHAPE_WORDS.values(), *v.SIZE_WORDS.values()) for w in words]
+    phrases += [w for forms in v.MOTION_WORDS.values() for pair in forms for w in pair]
+    phrases += ["a an and at near the in middle that"]
+    text = " ".join(phrases).replace(",", " , ")
+    return sorted({word for word in text.split() if "{" not in word})
+
+
+@lru_cache
+def _never() -> dict[str, frozenset[str]]:
+    """Return, for every word of a held-out pair, the words it must not share a sentence with."""
+    never: dict[str, set[str]] = {}
+    spoken = [(s, [c]) for s, c in v.HELD_OUT_COLORS]
+    spoken += [(s, " ".join(w for pair in v.MOTION_WORDS[m] for w in pair).split())
+               for s, m in v.HELD_OUT_MOTIONS]  # fmt: skip
+    for shape, others in spoken:
+        for a in (*v.SHAPE_WORDS[shape], v.TIMBRE_WORDS[shape]):
+            for b in others:
+                never.setdefault(a, set()).add(b)
+                never.setdefault(b, set()).add(a)
+    return {word: frozenset(others) for word, others in never.items()}
 
 
 def word_count(sentence: str) -> int:

@@ -8,7 +8,15 @@ from torch import Tensor
 from unigen.data.world.oracles.audio import read_audio
 from unigen.data.world.oracles.image import read_image
 from unigen.data.world.oracles.reading import (
-    OBJECTS, SCENE, TELLS, Reading, accuracy, join, matches, sync, truth,
+    OBJECTS,
+    SCENE,
+    TELLS,
+    Reading,
+    accuracy,
+    join,
+    matches,
+    sync,
+    truth,
 )  # fmt: skip
 from unigen.data.world.oracles.text import read_text
 from unigen.data.world.oracles.video import read_video

@@ -31,7 +31,8 @@ def read_audio(raw: Float[Tensor, "b samples"], rate: int = 16_000) -> Reading:
     slots = [_tone(power, lines, register, rate, wave.shape[1]) for register in range(2)]
     present = torch.stack([s.pop("present") for s in slots], 1)
     told = {
-        name: torch.where(present, torch.stack([s[name] for s in slots], 1), -1) for name in slots[0]
+        name: torch.where(present, torch.stack([s[name] for s in slots], 1), -1)
+        for name in slots[0]
     }
     count = present.sum(1)
     event = _thump(power, rate, wave.shape[1])
@@ -49,9 +50,7 @@ def _power(wave: Tensor, rate: int) -> Float[Tensor, "b bins t"]:
     """Return the power over time and frequency; a sine's bins add up to its amplitude squared."""
     window, hop = _sizes(rate)
     shape = torch.hann_window(window, device=wave.device)
-    spectrum = torch.stft(
-        wave, window, hop, window=shape, pad_mode="constant", return_complex=True
-    )
+    spectrum = torch.stft(wave, window, hop, window=shape, pad_mode="constant", return_complex=True)
     scale = 4 / (window * shape.square().sum())
     return torch.view_as_real(spectrum).square().sum(-1) * scale
 
@@ -123,7 +122,7 @@ def _tone(power: Tensor, lines: Tensor, register: int, rate: int, n: int) -> dic
 def _band(lines: Tensor, hz: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """Return the power near some frequencies."""
     total = F.pad(lines.double().cumsum(1), (1, 0))
-    steps = (torch.tensor([1 - _HALF_BAND, 1 + _HALF_BAND], device=hz.device) * hz[..., None])
+    steps = torch.tensor([1 - _HALF_BAND, 1 + _HALF_BAND], device=hz.device) * hz[..., None]
     edge = ((steps / _LOG_RANGE[0]).log2() * _LOG_STEPS).round().long().clamp(0, lines.shape[1])
     return total.gather(1, edge[..., 1]) - total.gather(1, edge[..., 0])
 

@@ -14,8 +14,8 @@ from unigen.data.world.render import _REACH, _coverage, _textures
 
 _LARGEST_SIDE = 96  # larger pictures are averaged down to this many pixels
 _SMALLEST_AREA = 0.0045  # of a blob that counts as an object: a third of the smallest star
-_NEARER = 2.0  # squared distance to an object's color per that to the background: 41 % of the way
-_PALEST = 0.5  # of the way from the background to a color: less is a stain, not an object
+_NEARER = 1.5  # how a squared distance to the background counts: 45 % of the way to a color
+_PALEST = 0.6  # of the way from the background to a color: less is a stain, not an object
 _INK_SHARE = 0.004  # of the picture: how many of an object's clearest pixels tell its color
 
 
@@ -36,7 +36,8 @@ class Objects:
         size = nearest(self.radius.log()[..., None], torch.tensor(v.RADII).log()[:, None])
         grid = torch.tensor(v.GRID)[:, None]
         column, row = (nearest(self.center[..., i, None], grid) for i in range(2))
-        told = {"shape": self.shape, "color": self.color, "size": size, "position": 3 * row + column}
+        told = {"shape": self.shape, "color": self.color, "size": size}
+        told["position"] = 3 * row + column
         told = {name: torch.where(self.found, code, -1) for name, code in told.items()}
         count = self.found.sum(1)
         return told | {"background": self.background, "count": torch.where(count > 0, count, -1)}
@@ -94,15 +95,15 @@ def find(frames: Float[Tensor, "b 3 s s"]) -> Objects:
     cover = cover.clamp(-0.2, 1.2) * ground
     mass = cover.sum((2, 3)).clamp(min=1)
     # A codec that blurs colors more than brightness keeps their sum.
-    ink = background[:, None] + torch.einsum("bchw,bkhw->bkc", offset, ground.float()) / mass[..., None]
+    total = torch.einsum("bchw,bkhw->bkc", offset, ground.float())
+    ink = background[:, None] + total / mass[..., None]
     color, found = _color(ink, background, found)
-    area = mass / side**2
     pixel = (torch.arange(side, device=frames.device) + 0.5) / side
     center = torch.stack([(cover.sum(2) * pixel).sum(-1), (cover.sum(3) * pixel).sum(-1)], -1)
     center = center / mass[..., None]
-    shape, radius = torch.zeros_like(found, dtype=torch.long), torch.ones_like(area)
+    shape, radius = torch.zeros_like(found, dtype=torch.long), torch.ones_like(mass)
     if found.any():
-        shape[found], radius[found] = _shape(cover[found], area[found], center[found])
+        shape[found], radius[found] = _shape(cover[found], mass[found] / side**2, center[found])
     order = torch.where(found, center[..., 0], torch.inf).argsort(dim=1, stable=True)
     values = (found, shape, color, ink, center, radius)
     found, shape, color, ink, center, radius = (
@@ -175,8 +176,6 @@ def _shape(cover: Tensor, area: Tensor, center: Tensor) -> tuple[Tensor, Tensor]
     drawn = _coverage(kind, places, radius.reshape(-1, 1), side)[:, 0].unflatten(0, (n, kinds))
     soft = F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False)  # as a codec may blur it
     seen = cover.flatten(1)[..., None]
-    errors = [
-        d.square().sum((2, 3)) - 2 * (d.flatten(2) @ seen)[..., 0] for d in (drawn, soft)
-    ]
+    errors = [d.square().sum((2, 3)) - 2 * (d.flatten(2) @ seen)[..., 0] for d in (drawn, soft)]
     best = torch.minimum(*errors).argmin(1)
     return best, radius.gather(1, best[:, None])[:, 0].float()

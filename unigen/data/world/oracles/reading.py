@@ -88,7 +88,7 @@ def matches(read: Reading, wanted: Reading) -> dict[str, tuple[Tensor, Tensor]]:
     entries is the accuracy. An attribute is valid where the reference tells it and the kind of
     medium can tell it. A caption may leave attributes out: only those that it says are valid,
     but one outside the grammar, and an object that it does not name, are wrong throughout.
-    A spoken timbre ("sound") is compared with the reference's shape.
+    A timbre word ("sound") is compared with the reference's shape, only where it is said.
     """
     unread = ~read.ok[:, None] | (torch.arange(2) >= read.count[:, None])
     result, wrong = {}, torch.zeros(len(read), dtype=torch.bool)
@@ -97,10 +97,8 @@ def matches(read: Reading, wanted: Reading) -> dict[str, tuple[Tensor, Tensor]]:
         mine, reference = getattr(read, name), getattr(wanted, "shape" if name == "sound" else name)
         valid = (reference >= 0) & (name in TELLS[read.part])
         if read.part == "text":
-            left_out = unread if name in OBJECTS and name != "sound" else ~read.ok
-            left_out = left_out[:, :1] if left_out.ndim > reference.ndim else left_out
-            left_out = left_out[:, None] if left_out.ndim < reference.ndim else left_out
-            valid = valid & ((mine >= 0) | left_out)
+            failed = ~read.ok if name in SCENE else unread
+            valid = valid & ((mine >= 0) | (failed if name != "sound" else False))
         correct = valid & (mine == reference)
         result[name] = correct, valid
         bad = valid & ~correct

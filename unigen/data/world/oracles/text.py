@@ -36,6 +36,10 @@ def _places() -> dict[str, int]:
 
 
 _PLACES = _places()
+_TABLES = {
+    "shape": _CODES, "size": _SIZES, "color": _COLORS, "position": _PLACES, "sound": _TIMBRES,
+    "background": _GROUNDS,
+}  # fmt: skip
 
 
 def _any(words) -> str:
@@ -46,7 +50,8 @@ def _any(words) -> str:
 def _object(form: str, slot: int) -> str:
     """Return the pattern of an object; every word ends with a blank."""
     optional = "".join(
-        f"(?:(?P<{name}{slot}>{_any(words)}) )?" for name, words in (("size", _SIZES), ("color", _COLORS))
+        f"(?:(?P<{name}{slot}>{_any(words)}) )?"
+        for name, words in (("size", _SIZES), ("color", _COLORS))
     )
     after = "".join(
         f"(?:(?P<{name}{slot}>{_any(words)}) )?"
@@ -71,7 +76,7 @@ def _grammar() -> list[tuple[re.Pattern, str]]:
 
 
 def parse(sentence: str) -> dict[str, int] | None:
-    """Return what a sentence says, such as {"shape0": 2, "background": 1}; None outside the grammar.
+    """Return what a sentence says, such as {"shape0": 2}; None if it is outside the grammar.
 
     Case, blanks and a final full stop do not matter.
     """
@@ -79,10 +84,9 @@ def parse(sentence: str) -> dict[str, int] | None:
     plain = " ".join(plain.split()) + " "
     for pattern, form in _grammar():
         if found := pattern.fullmatch(plain):
-            tables = {"shape": _CODES, "size": _SIZES, "color": _COLORS, "position": _PLACES,
-                      "motion": _motions(form), "sound": _TIMBRES, "background": _GROUNDS}  # fmt: skip
-            return {name: tables[name.rstrip("01")][words]
-                    for name, words in found.groupdict().items() if words}  # fmt: skip
+            tables = _TABLES | {"motion": _motions(form)}
+            said = {name: words for name, words in found.groupdict().items() if words}
+            return {name: tables[name.rstrip("01")][words] for name, words in said.items()}
     return None
 
 

@@ -27,9 +27,7 @@ def read_video(raw: Float[Tensor, "b f 3 h w"]) -> Reading:
     ground = flat_color(frames.flatten(0, 1)).unflatten(0, (b, f))  # b f 3
     motion, bounce = _follow(frames, ground, objects, times)
     event = torch.where(bounce.isnan(), _flash(ground, times), bounce)
-    return reading(
-        "video", objects.found.any(1), motion=motion, event=event, **objects.codes()
-    )
+    return reading("video", objects.found.any(1), motion=motion, event=event, **objects.codes())
 
 
 def _flash(ground: Float[Tensor, "b f 3"], times: Tensor) -> Float[Tensor, " b"]:
@@ -105,7 +103,7 @@ def _score(
     It is the squared error that drawing the object there takes away, up to a constant: the area
     drawn, counted +1 where the object's color is and -1 where it is not.
     """
-    n, k = motion.shape
+    n = len(motion)
     side = round(cover.shape[-1] ** 0.5)
     start, shape = objects.center[row, slot], objects.shape[row, slot]
     centers, radii = _paths(start, objects.radius[row, slot], motion, event, times)

@@ -1,0 +1,302 @@
+"""Every modality encodes, decodes, places and keeps; none sees another's data."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from tiny import NAMES, raw_batch, tiny_model, words
+
+from unigen.data.world import World
+from unigen.errors import UsageError
+from unigen.modalities.audio import Audio
+from unigen.modalities.image import Image
+from unigen.modalities.text import END, UNKNOWN, Text
+from unigen.modalities.video import Video
+
+RAW = raw_batch(24)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def text():
+    return Text(words(), depth=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_latents_have_unit_variance_after_calibration(model, name):
+    modality = tiny_model().modality(name)
+    modality.calibrate(RAW[name])
+    z = modality.encode(RAW[name])
+    assert z.shape == (24, modality.tokens, modality.channels)
+    assert torch.allclose(z.mean((0, 1)), torch.zeros(8), atol=1e-4)
+    assert torch.allclose(z.std((0, 1)), torch.ones(8), atol=1e-4)
+    assert torch.allclose(z * modality.std + modality.mean, modality.features(RAW[name]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_decoding_gives_raw_media(model, name):
+    modality = model.modality(name)
+    made = modality.decode(modality.encode(RAW[name]))
+    if name == "text":
+        assert len(made) == 24
+        assert all(isinstance(s, str) for s in made)
+    else:
+        assert made.shape == RAW[name].shape
+        assert made.isfinite().all()
+        assert -(name == "audio") <= made.min() <= made.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_patches_lose_nothing(model, name):
+    modality, raw = model.modality(name), RAW[name]
+    if name == "audio":
+        spectrum = modality.spectrum(raw)
+        assert torch.equal(modality._spectrum(modality._patches(spectrum)), spectrum)
+    else:
+        assert torch.allclose(modality._pixels(modality._patches(raw)), raw, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_a_token_is_where_its_position_says(model, name):
+    """A patch that changes alone sits at the position of its token, in seconds and fractions."""
+    modality, raw = model.modality(name), torch.zeros_like(RAW[name][:1])
+    patches = modality._patches(modality.spectrum(raw) if name == "audio" else raw)
+    fine = patches.shape[1] // modality.tokens
+    for token, (second, row, column) in enumerate(modality.positions().tolist()):
+        marked = patches.clone()
+        marked[:, token * fine : (token + 1) * fine] += 1
+        if name == "audio":
+            change = (modality._spectrum(marked) - modality._spectrum(patches)).sum(2)[0]
+            axes = {second: change / modality.windows * modality.seconds}
+        else:
+            pixels = modality._pixels(marked) - modality._pixels(patches)
+            frames = pixels[0].reshape(-1, 3, modality.size, modality.size).sum(1)
+            axes = {row: frames.sum((0, 2)) / modality.size, column: frames.sum((0, 1)) / modality.size}
+            if name == "video":
+                axes[second] = frames.sum((1, 2)) / modality.frames * modality.seconds
+        for place, weight in axes.items():
+            length = len(weight)
+            scale = weight.sum() / weight.max() / weight.count_nonzero()
+            middle = (weight * (torch.arange(length) + 0.5)).sum() / weight.sum()
+            span = modality.seconds if name == "audio" or place == second and name == "video" else 1
+            assert middle / length * span == pytest.approx(place, abs=1e-5)
+            assert scale == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_positions_are_physical(model, name):
+    modality = model.modality(name)
+    positions = modality.positions()
+    assert positions.shape == (modality.tokens, 3)
+    assert len({tuple(p) for p in positions.tolist()}) == modality.tokens
+    second, space = positions[:, 0], positions[:, 1:]
+    if name in ("audio", "video"):
+        assert ((second > 0) & (second < modality.seconds)).all()
+        assert second.mean() == pytest.approx(modality.seconds / 2)
+    else:
+        assert (second == 0).all()
+    if name == "text":
+        assert (space[:, 1] == -1).all()
+    else:
+        assert ((space > 0) & (space < 1)).all()
+
+
+def test_the_defaults_are_those_of_the_embedded_model():
+    shapes = {m.name: (m.tokens, m.channels) for m in (Image(), Video(), Audio(), Text())}
+    assert shapes == {"image": (16, 32), "video": (64, 32), "audio": (16, 32), "text": (8, 32)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embedding_lies_on_the_sphere_of_unit_variance(model, name):
+    modality = model.modality(name)
+    e = modality.embed(torch.randn(5, modality.tokens, 8))
+    assert torch.allclose(e.square().sum(1), torch.full((5,), 8.0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_codec_loss_comes_from_its_generator_and_reaches_its_weights(model, name):
+    modality = model.modality(name)
+    raw = RAW[name][:4]
+    a, b, c = (modality.codec_loss(raw, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert a == b != c
+    a.backward()
+    moved = {n for n, p in modality.named_parameters() if p.grad is not None}
+    still = {n for n, _ in modality.named_parameters()} - moved
+    modality.zero_grad()
+    assert all(n.startswith("tower.") for n in still), still
+
+
+def test_an_encoder_never_sees_another_modality(model):
+    with torch.no_grad():
+        together = model.encode(RAW)
+        for name in NAMES:
+            alone = model.encode({name: RAW[name]})
+            assert set(alone) == {name, f"{name}:global"}
+            assert all(torch.equal(alone[p], together[p]) for p in alone)
+
+
+# ---- regions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "seconds"),
+    [
+        ("audio", "0:1", [0.25, 0.75]),
+        ("audio", ":0.5", [0.25]),
+        ("audio", "0.9:", [1.25, 1.75]),
+        ("video", "0:1", [0.5]),
+        ("video", "1:", [1.5]),
+        ("video", "0.5:2", [1.5]),  # whole tokens only
+    ],
+)
+def test_a_stretch_keeps_the_tokens_inside(model, name, region, seconds):
+    modality = model.modality(name)
+    kept = modality.kept(region)
+    assert set(kept.tolist()) <= {0.0, 1.0}
+    assert modality.positions()[kept > 0, 0].unique().tolist() == pytest.approx(seconds)
+
+
+def test_a_box_keeps_the_tokens_inside(model):
+    assert model.modality("image").kept("0,0,0.5,1").tolist() == [1, 0, 1, 0]
+    assert model.modality("image").kept("[0, 0, 1, 0.5]").tolist() == [1, 1, 0, 0]
+    assert model.modality("video").kept("0.5,0.5,1,1").tolist() == [0, 0, 0, 1] * 2
+
+
+def test_a_mask_keeps_what_is_white(model, tmp_path):
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[20:, :20] = 255
+    Picture.fromarray(pixels).save(tmp_path / "mask.png")
+    assert model.modality("image").kept(str(tmp_path / "mask.png")).tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "words"),
+    [
+        ("audio", "1:0", "no stretch"),
+        ("audio", "a:b", "no stretch"),
+        ("audio", "nan:1", "no stretch"),
+        ("audio", "1", "no stretch"),
+        ("audio", "0:0.1", "keeps nothing"),
+        ("video", "5:6", "keeps nothing"),
+        ("image", "0.5,0,0.5,1", "no box"),
+        ("image", "0,0,1", "no box"),
+        ("image", "0,0,nan,1", "no box"),
+        ("image", "0.3,0.3,0.4,0.4", "no token"),
+        ("image", "missing.png", "missing.png"),
+        ("text", "0:1", "no regions"),
+    ],
+)
+def test_a_region_that_keeps_nothing_is_an_error(model, name, region, words):
+    with pytest.raises(UsageError, match=words):
+        model.modality(name).kept(region)
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [
+        ("audio", "0:1"),
+        ("audio", "0.5:1.5"),
+        ("video", "0:1"),
+        ("video", "1:2"),
+        ("video", "0,0,0.5,1"),
+        ("image", "0,0,0.5,1"),
+        ("image", "0,0.5,1,1"),
+    ],
+)
+@torch.no_grad()
+def test_what_is_not_kept_tells_nothing(model, name, region):
+    modality, raw = model.modality(name), RAW[name][:2]
+    kept = modality.kept(region)
+    inside = pixels_of(modality, kept)
+    other = torch.where(inside, raw, torch.rand_like(raw))
+    blanked = modality.blank(raw, kept)
+    assert blanked.shape == raw.shape
+    assert torch.equal(blanked[inside.expand_as(raw)], raw[inside.expand_as(raw)])
+    assert torch.equal(modality.encode(blanked), modality.encode(modality.blank(other, kept)))
+    assert not torch.equal(modality.encode(raw), modality.encode(other))
+
+
+def pixels_of(modality, kept):
+    """Return which raw values the kept tokens stand for."""
+    if modality.name == "audio":
+        return kept.repeat_interleave(int(modality.seconds * modality.rate) // modality.tokens) > 0
+    cells = kept.reshape(-1, 1, modality.grid, modality.grid)
+    side = modality.size // modality.grid
+    cells = cells.repeat_interleave(side, 2).repeat_interleave(side, 3) > 0
+    return cells.repeat_interleave(modality.span, 0)[None] if modality.name == "video" else cells
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
+
+def test_the_captions_of_the_world_come_back():
+    sentences = World(split="all").batch(torch.arange(800), ["text"])["text"]
+    text = Text(depth=1)
+    text.prepare(sentences)
+    assert text.detokenize(text.tokenize(sentences)) == sentences
+    known = list(text.words)
+    text.prepare(["something else"])
+    assert text.words == known == sorted(known)
+
+
+def test_ids_end_and_are_unknown(text):
+    ids = text.tokenize(["A Red circle", "xyzzy red", ""])
+    assert ids.shape == (3, 32)
+    assert (ids[0, 3:] == END).all()
+    assert ids[1, 0] == UNKNOWN
+    assert (ids[2] == END).all()
+    assert text.detokenize(ids) == ["a red circle", "red", ""]
+
+
+def test_remarks_name_unknown_words_and_what_is_cut(text):
+    assert text.check(["a red circle"]) == []
+    (unknown,) = text.check(["a plaid Xyzzy circle plaid"])
+    assert "'plaid' 'xyzzy'" in unknown
+    (cut,) = text.check([" ".join(["red"] * 32 + ["circle", "a"])])
+    assert "32" in cut
+    assert "'circle'" in cut
+    assert text.take("a plaid circle") == (["a plaid circle"], text.check(["a plaid circle"]))
+
+
+@pytest.mark.parametrize("prompt", ["", "a, 'b' [c]=$d\n{e}", "\u0645\u0631\u062d\u0628\u0627", "\U0001f600" * 50])
+@torch.no_grad()
+def test_any_prompt_can_be_encoded(text, prompt):
+    raw, _ = text.take(prompt)
+    assert text.encode(raw).isfinite().all()
+
+
+def test_too_many_words_are_an_error():
+    with pytest.raises(UsageError, match=r"9 words.*capacity=10"):
+        Text([f"w{i}" for i in range(9)], capacity=10)
+
+
+# ---- audio --------------------------------------------------------------------------------------
+
+
+def test_the_spectrum_knows_silence_and_full_scale():
+    audio = Audio(depth=(1, 1), width=(32, 32))
+    t = torch.arange(32_000) / 16_000
+    tone = (2 * torch.pi * 1000 * t).sin()[None]
+    assert (audio.spectrum(torch.zeros(1, 32_000)) == 0).all()
+    assert audio.spectrum(tone).shape == (1, 128, 513)
+    assert audio.spectrum(tone)[0, 64].argmax() == 64  # 1000 Hz in bins of 15.625 Hz
+    assert 1.9 < audio.spectrum(tone).max() < 2.3
+
+
+def test_a_wave_has_the_spectrum_it_was_made_from():
+    audio = Audio(depth=(1, 1), width=(32, 32))
+    t = torch.arange(32_000) / 16_000
+    tones = [(2 * torch.pi * f * t).sin() * a for f, a in ((300, 0.3), (720.5, 0.1), (3200, 0.05))]
+    wave = torch.stack([*tones, sum(tones)])
+    spectrum = audio.spectrum(wave)
+    again = audio.spectrum(audio.wave(spectrum))
+    inner = slice(4, -4)  # the edges see half a window
+    loud = spectrum[:, inner] > 1.0
+    assert ((again - spectrum)[:, inner][loud]).abs().mean() < 0.05  # a factor of 1.2
+    assert torch.equal(again[:, inner].argmax(2), spectrum[:, inner].argmax(2))

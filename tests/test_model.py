@@ -159,7 +159,7 @@ def test_one_given_part_is_guided_alike_by_name_and_by_number(model, latents):
 
 
 def test_more_steps_converge(model):
-    times = [sample(model, ["image"], {}, steps=n)["image"] for n in (8, 64, 128)]
+    times = [sample(model, ["image"], {}, steps=n)["image"] for n in (4, 24, 48)]
     assert (times[2] - times[1]).abs().mean() < (times[2] - times[0]).abs().mean()
 
 

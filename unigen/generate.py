@@ -74,7 +74,7 @@ def replay(cfg: dict) -> Iterator[Path]:
             recipe["want"], {p: _again(p, s) for p, s in recipe["given"].items()},
             seeds=[recipe["seed"]], keep=recipe["keep"], steps=recipe["steps"],
             guidance=recipe["guidance"], sampler=recipe["sampler"],
-            deterministic=bool(recipe.get("deterministic")),
+            deterministic=bool(recipe.get("deterministic")), joint=bool(recipe.get("joint", True)),
         )  # fmt: skip
         yield from result.save(cfg["out"])
 

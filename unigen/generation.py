@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def generate(
                 "unigen": __version__, "torch": torch.__version__, "model": model.hash,
                 "seed": seed, "want": want, "given": {p: s[min(start + i, len(s) - 1)]
                                                       for p, s in sources.items()},
-                "keep": keep, **options, "deterministic": deterministic, "notes": notes,
+                "keep": keep, **options, "deterministic": deterministic, "joint": joint,
+                "notes": notes,
             }  # fmt: skip
             results.append(Result(model, {p: value[i : i + 1] for p, value in made.items()}, recipe))
     return results
@@ -150,25 +152,35 @@ def _checked(
     for part in keep:
         if part not in want or part not in given:
             raise UsageError(f"keep.{part} needs {part} in want and in given.")
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence):
+        raise UsageError(f"seeds={seeds!r} is no list of whole numbers; type seeds=[0,1].")
     if not seeds:
         raise UsageError("there are no seeds; type n=1 or seeds=[0].")
     if bad := [s for s in seeds if isinstance(s, bool) or not isinstance(s, int)]:
         raise UsageError(f"seed {bad[0]!r} is no whole number; type seed=0.")
     if not isinstance(options["steps"], int) or not 1 <= options["steps"] <= 10_000:
         raise UsageError(f"steps={options['steps']}; type a whole number from 1 to 10000.")
+    guidance = options["guidance"]
+    for weight in guidance.values() if isinstance(guidance, Mapping) else [guidance]:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
+            raise UsageError(f"guidance={weight!r}; type a number, where 1 is off.")
     return want, list(seeds)
 
 
 def _take(modality, part: str, value: Any, count: int) -> tuple[Any, list[str], list[Any]]:
     """Return raw media, notes, and what the recipe says of each sample."""
     many = isinstance(value, list | tuple)
-    pieces = [modality.take(v) for v in value] if many else [modality.take(value)]
+    values = value if many else [value]
+    if not values:
+        raise UsageError(f"given.{part} is empty; give one sample or one a seed.")
+    pieces = [modality.take(v) for v in values]
     raws = [raw for raw, _ in pieces]
     raw = raws[0] if len(raws) == 1 else modality.join(raws)
     if len(raw) not in (1, count):
         raise UsageError(f"given.{part} has {len(raw)} samples for {count} seeds; give 1 or {count}.")
     notes = list(dict.fromkeys(note for _, remarks in pieces for note in remarks))
-    sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(value if many else [value])]
+    whose = [v for v, some in zip(values, raws, strict=True) for _ in range(len(some))]
+    sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(whose)]
     return raw, notes, sources
 
 

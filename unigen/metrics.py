@@ -181,8 +181,8 @@ def synchrony(made: Sequence[Reading]) -> dict[str, Draws]:
     for a, b in combinations([r for r in made if _tells(r, "event")], 2):
         pair = {"event": ratio(*sync(a, b, TOLERANCE))}
         if (n := len(a)) > 1:
-            near = (a.event[:, None] - b.event).abs() <= TOLERANCE + 1e-6
-            others = (near.sum(1) - near.diagonal()).double() / (n - 1)
+            near = ((a.event[:, None] - b.event).abs() <= TOLERANCE + 1e-6).double()
+            others = (near.sum(1) - near.diagonal()) / (n - 1)
             pair["shuffled"] = ratio(others, torch.ones(n))
         pairs.append(pair)
     result = combine(pairs)

@@ -36,6 +36,8 @@ class UniGen(nn.Module):
         """Join the modalities, by name, to one denoiser and one process."""
         super().__init__()
         self.modalities = nn.ModuleDict(modalities)
+        for modality in modalities.values():
+            modality.attach(modalities)
         self.denoiser, self.flow = denoiser, flow
         self.sampling = {"steps": 16, "guidance": 1.0, "sampler": "multistep", **(sampling or {})}
 

@@ -1,7 +1,7 @@
 """Three lessons for one training loop: codec, align, denoise.
 
-An objective says which module learns, which parts it wants to see, in which space (`raw` media
-or `latents`), and what the losses are.
+An objective says which module learns, which parts it wants to see, what of the work can be made
+once and kept (`cached`, `encode`), and what the losses are.
 """
 
 from itertools import combinations
@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.align import Similarity, contrastive
-from unigen.modalities.codec import inflate
+from unigen.modalities.base import Raw
 from unigen.model import UniGen
-from unigen.tokens import GLOBAL
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -21,16 +20,15 @@ Losses = dict[str, Float[Tensor, ""]]
 class Codec:
     """Reconstruction, one modality alone."""
 
-    space = "raw"
+    teaches_codec = True
 
-    def __init__(self, modality: str, inflate: str | None = None):
-        """modality: whose codec learns. inflate: the modality of stills that it starts from."""
-        self.modality, self.inflate = modality, inflate
+    def __init__(self, modality: str, cached: bool = False):
+        """modality: whose codec learns. cached: from what the frozen part of it made once."""
+        self.modality, self.cached = modality, cached
 
-    def start(self, model: UniGen) -> None:
-        """Prepare the model for a new run."""
-        if self.inflate is not None:
-            inflate(model.modality(self.modality).codec, model.modality(self.inflate).codec)
+    def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
+        """Return what can be made once and kept: the work of the frozen part of the codec."""
+        return model.modality(part).stills(raw)
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -49,14 +47,11 @@ class Codec:
 class Align:
     """Contrastive training of the towers, on latents."""
 
-    space = "latents"
+    teaches_codec, cached = False, True
 
     def __init__(self, anchor: str | None = None):
         """`anchor`: the modality whose tower stands still (frozen-anchor regime); none: dynamic."""
         self.anchor, self.similarity = anchor, Similarity()
-
-    def start(self, model: UniGen) -> None:
-        """Prepare the model for a new run: nothing to do."""
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -83,14 +78,15 @@ class Align:
 class Denoise:
     """The flow loss over random subsets of the modalities."""
 
-    space = "latents"
+    teaches_codec, cached = False, True
 
     def __init__(self, shares: tuple[float, ...] | list[float] = (0.08, 0.32, 0.34, 0.26)):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""
         self.shares = shares
 
-    def start(self, model: UniGen) -> None:
-        """Prepare the model for a new run: nothing to do."""
+    def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
+        """Return what can be made once and kept: the latents."""
+        return model.modality(part).encode(raw)
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -106,7 +102,4 @@ class Denoise:
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every part."""
-        with torch.no_grad():
-            globals_ = {f"{m}:{GLOBAL}": model.modality(m).embed(z) for m, z in batch.items()}
-        known = {p: z for p, z in {**batch, **globals_}.items() if p in model.denoiser.parts}
-        return model.loss(known, generator)
+        return model.loss(batch, generator)

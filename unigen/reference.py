@@ -89,7 +89,7 @@ def parts_of(model) -> list[str]:
     parts = [part for part in World.parts if part in model.modalities]
     if not parts:
         raise UsageError(
-            f"this model has {', '.join(model.modalities)}, the world has {', '.join(World.parts)}; "
-            "name another with model=..."
+            f"this model has {', '.join(model.modalities)}, the world {', '.join(World.parts)}; "
+            "name another model with model=..."
         )
     return parts

@@ -152,26 +152,26 @@ def run(cfg: dict) -> Path:
     objective, data = build(cfg["objective"], plugins), build(cfg["data"], plugins)
     options = dict(cfg["trainer"])
     every = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every")}
-    cache = options.pop("cache")
+    cache, folder = options.pop("cache"), options.pop("cache_folder")
     with runs.lock(out):
         runs.sweep(out)
         latest = runs.latest_step(out)
         for note in latest.notes:
             print(note, file=sys.stderr)
         overlay(model, cfg.get("init") or ())
-        objective.start(model)
         for name, modality in model.modalities.items():
-            if objective.space == "raw" and name in objective.parts(model, torch.Generator()):
+            if objective.teaches_codec and name in objective.parts(model, torch.Generator()):
                 modality.prepare(data.batch(torch.arange(4096), [name])[name])
         model.to(device)
-        if objective.space == "latents":
-            data = Latents(model, data, cache, seed=cfg["seed"], device=device)
+        source = data
+        if objective.cached:
+            data = Latents(model, objective, source, cache, device, folder)
         trainer = Trainer(model, objective, data, seed=cfg["seed"], **options)
         if latest.folder is not None:
             trainer.load_state(*runs.load_step(latest.folder))
         _loop(trainer, out, **every)
-        if objective.space == "raw":
-            _calibrate(trainer)
+        if objective.teaches_codec:
+            _calibrate(trainer, source)
         export(trainer, out / "model")
     return out / "model"
 
@@ -210,10 +210,10 @@ def _loop(
     writer.close()
 
 
-def _calibrate(trainer: Trainer) -> None:
+def _calibrate(trainer: Trainer, source: Any) -> None:
     """Measure the latents of the averaged codec on fresh data."""
     model = trainer.averaged_model().eval()
     for part in trainer.objective.parts(model, torch.Generator()):
-        raw = trainer.data.batch(torch.arange(2**40, 2**40 + 2048), [part])[part]
+        raw = source.batch(torch.arange(2**40, 2**40 + 1024), [part])[part]
         model.modality(part).calibrate(raw)
     trainer.ema.module.load_state_dict(trainer.module.state_dict())

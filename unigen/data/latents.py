@@ -1,31 +1,43 @@
-"""Latents made once: the codecs are frozen while the denoiser learns."""
+"""Latents made once: the codecs are frozen while the towers or the denoiser learn."""
 
+import hashlib
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from unigen.model import UniGen
-from unigen.tokens import Tokens
+from unigen.tensorfile import read_weights, write_weights
+from unigen.tokens import GLOBAL, Tokens, modality_of
 
 
 class Latents:
-    """The latents of the first `count` samples of a source, in memory, in bfloat16."""
+    """The latents of the first `count` samples of a source, in memory, in bfloat16.
 
-    def __init__(self, model: UniGen, source, count: int, seed: int = 0, device: str = "cpu"):
-        """Encode the samples with the model's codecs."""
-        self.count, self.device, chunk = count, device, 64
-        store: dict[str, list[Tensor]] = {name: [] for name in model.modalities}
-        model.eval()
-        bar = tqdm(range(0, count, chunk), desc="encoding", file=sys.stderr, mininterval=5.0)
-        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16):
-            for start in bar:
-                raw = source.batch(torch.arange(start, min(start + chunk, count)), list(store))
-                for name, value in raw.items():
-                    store[name].append(model.modality(name).encode(value).bfloat16())
-        self.store = {name: torch.cat(rows) for name, rows in store.items()}
-        model.train()
+    folder: where they are kept for the next run with the same codecs and source, if anywhere.
+    """
+
+    def __init__(
+        self, model: UniGen, objective: Any, source: Any, count: int, device: str = "cpu",
+        folder: str | Path | None = None,
+    ):  # fmt: skip
+        """Encode the samples as the objective says, or read them from `folder`."""
+        self.count, self.device = count, device
+        parts = [p for p in model.modalities if not objective.teaches_codec or p == objective.modality]
+        key = _key(model, source, count, parts)
+        path = None if folder is None else Path(folder) / f"{key}.safetensors"
+        if path is not None and path.is_file():
+            self.store = {k: z.to(device) for k, z in read_weights(path, path.parent)[0].items()}
+        else:
+            self.store = _encode(model, objective, source, count, parts, device)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_weights(path, self.store)
+        if not objective.teaches_codec:
+            self._place(model)
 
     def order(self, seed: int, step: int, batch: int) -> Tensor:
         """Return the samples of a step: a new permutation an epoch, a function of (seed, step)."""
@@ -35,5 +47,41 @@ class Latents:
         return torch.randperm(self.count, generator=generator)[place * batch : (place + 1) * batch]
 
     def batch(self, index: Tensor, parts: list[str]) -> Tokens:
-        """Return the latents of some samples."""
-        return {part: self.store[part][index.to(self.device)].float() for part in parts}
+        """Return the latents of some samples, with the points of the shared space."""
+        index = index.to(self.device)
+        return {p: z[index].float() for p, z in self.store.items() if modality_of(p) in parts}
+
+    @torch.no_grad()
+    def _place(self, model: UniGen) -> None:
+        """Add every sample's points in the shared space, by the towers as they are now."""
+        for name in list(self.store):
+            part = f"{name}:{GLOBAL}"
+            if part in model.denoiser.parts:
+                chunks = self.store[name].split(1024)
+                points = [model.modality(name).embed(z.float()).bfloat16() for z in chunks]
+                self.store[part] = torch.cat(points)[:, None]
+
+
+@torch.no_grad()
+def _encode(
+    model: UniGen, objective: Any, source: Any, count: int, parts: list[str], device: str
+) -> Tokens:
+    store: dict[str, list[Tensor]] = {part: [] for part in parts}
+    model.eval()
+    bar = tqdm(range(0, count, 64), desc="encoding", file=sys.stderr, mininterval=5.0)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        for start in bar:
+            raw = source.batch(torch.arange(start, min(start + 64, count)), list(store))
+            for part, value in raw.items():
+                store[part].append(objective.encode(model, part, value).bfloat16())
+    model.train()
+    return {name: torch.cat(rows) for name, rows in store.items()}
+
+
+def _key(model: UniGen, source: Any, count: int, parts: list[str]) -> str:
+    """Name latents by the codecs' weights, the source and the count."""
+    digest = hashlib.sha256(f"{count} {parts} {getattr(source, 'spec', vars(source))}".encode())
+    for name, weight in model.modalities.state_dict().items():
+        if ".tower." not in name:
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return f"latents-{digest.hexdigest()[:16]}"

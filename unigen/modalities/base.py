@@ -1,6 +1,7 @@
 """What a kind of media must be able to do: the only abstract class of the package."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ class Modality(nn.Module, ABC):
     def kept(self, region: str) -> Float[Tensor, " n"]:
         """Return 1 for the tokens inside a region that the user wrote, 0 elsewhere."""
         raise UsageError(f"keep.{self.name}={region} is not possible: {self.name} has no regions.")
+
+    def attach(self, modalities: Mapping[str, "Modality"]) -> None:  # noqa: B027
+        """Meet the model's other modalities, to share what one of them owns."""
 
     def prepare(self, raw: Raw) -> None:  # noqa: B027
         """Learn from raw training data what no gradient teaches (a word list, say)."""

@@ -60,18 +60,30 @@ class PatchCodec(nn.Module):
         return self.paint(self.fine_out(x + self.place_fine)).float()
 
 
-def inflate(codec: PatchCodec, still: PatchCodec) -> None:
-    """Start a codec of clips from one of stills: every frame sees and paints the same picture.
+class MotionCodec(nn.Module):
+    """Autoencoder from runs of stills' latents [b, n, p] to latents [b, n, c] and back."""
 
-    Carreira and Zisserman 2017, section 3.1. Weights of equal shape are copied; patches longer by
-    a factor repeat the still's weights, scaled on the way in so that their sum stays.
-    """
-    own, other = codec.state_dict(), still.state_dict()
-    for name, weight in other.items():
-        times = [a // b for a, b in zip(own[name].shape, weight.shape, strict=True)]
-        scale = times[1] if name == "embed.weight" else 1
-        own[name] = weight.repeat(*times) / scale
-    codec.load_state_dict(own)
+    def __init__(self, patch: int, tokens: int, channels: int, width: int, depth: int):
+        """patch: numbers in a run; depth: blocks on either side."""
+        super().__init__()
+
+        def stack() -> nn.Sequential:
+            return nn.Sequential(*(Block(width, width // 32) for _ in range(depth)))
+
+        self.embed, self.squeeze = nn.Linear(patch, width), nn.Linear(width, channels)
+        self.expand, self.paint = nn.Linear(channels, width), nn.Linear(width, patch)
+        self.place_in = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.place_out = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.encoder, self.decoder = stack(), stack()
+
+    def encode(self, runs: Float[Tensor, "b n p"]) -> Float[Tensor, "b n c"]:
+        """Return latents whose channels have mean 0 and variance 1 within each token."""
+        z = self.squeeze(self.encoder(self.embed(runs) + self.place_in))
+        return F.layer_norm(z.float(), z.shape[-1:])
+
+    def decode(self, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b n p"]:
+        """Return runs of stills' latents."""
+        return self.paint(self.decoder(self.expand(z) + self.place_out)).float()
 
 
 def perturb(

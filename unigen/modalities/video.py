@@ -1,5 +1,10 @@
-"""Video: short clips in patches of 4 frames x 8 x 8 pixels, latents on a 4 x 4 x 4 grid."""
+"""Video: short clips. Every frame goes through the codec of stills; four frames become a token.
 
+The codec of stills is the image modality's own, frozen and shared; what is learned here is how
+its latents move, 4 frames x 4 x 4 places at a time.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,62 +15,87 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen import media
+from unigen.errors import UsageError
 from unigen.modalities.base import Modality
-from unigen.modalities.codec import PatchCodec, perturb, salience, weighted_error
+from unigen.modalities.codec import MotionCodec, perturb
 from unigen.modalities.regions import box_or_mask, flatten_outside, stretch
 
 Frames = Float[Tensor, "b f 3 h w"]  # in [0, 1]
 
 
 class Video(Modality):
-    """Clips of `frames` pictures over `seconds`, `size` x `size` pixels each."""
+    """Clips of `frames` pictures over `seconds`, of the size of the modality of stills."""
 
     name, suffix, track = "video", ".mp4", "audio"
 
     def __init__(
         self,
+        still: str = "image",  # the modality whose codec every frame goes through
         size: int = 64,  # pixels a side
+        grid: int = 4,  # latent tokens a side of a still
         frames: int = 16,
         seconds: float = 2.0,
-        span: int = 4,  # frames of a patch
-        patch: int = 8,  # pixels a side of a patch
-        merge: int = 2,  # patches a side of a token
-        channels: int = 32,
-        width: tuple[int, int] | list[int] = (128, 192),
-        depth: tuple[int, int] | list[int] = (1, 2),
-        foreground: float = 6.0,  # loss weight of what differs from a frame's median color
+        span: int = 4,  # frames of a token
+        channels: int = 32,  # of a still's latents and of the clip's
+        width: int = 192,
+        depth: int = 2,  # blocks on either side
+        foreground: float = 4.0,  # loss weight of the places where something is or moves
         reader: str = "pyav",  # pyav | decord
         **common,  # shared, noise_mean: see Modality
     ):
-        """Build the codec; latents are frames / span times (size / patch / merge)^2 tokens."""
-        self.grid = size // patch // merge
-        super().__init__(frames // span * self.grid**2, channels, **common)
-        self.size, self.frames, self.seconds, self.span = size, frames, seconds, span
-        self.patch, self.merge, self.foreground, self.reader = patch, merge, foreground, reader
-        self.codec = PatchCodec(
-            3 * span * patch**2, self.tokens, merge**2, channels, width=width, depth=depth
-        )
+        """Build the codec of motion; latents are frames / span times grid^2 tokens."""
+        super().__init__(frames // span * grid**2, channels, **common)
+        self.still_name, self.size, self.grid, self.frames = still, size, grid, frames
+        self.seconds, self.span, self.foreground, self.reader = seconds, span, foreground, reader
+        self.codec = MotionCodec(span * channels, self.tokens, channels, width, depth)
+
+    def attach(self, modalities: Mapping[str, Modality]) -> None:
+        """Take the modality of stills to work with; its weights stay its own."""
+        if self.still_name not in modalities:
+            raise UsageError(
+                f"video needs the modality {self.still_name!r}, whose codec it shares; "
+                f"add it to modality=[...]."
+            )
+        self.__dict__["still"] = modalities[self.still_name]  # not a submodule
 
     @property
     def times(self) -> Float[Tensor, " f"]:
         """Return the seconds at which the frames are shown."""
         return torch.arange(self.frames) * (self.seconds / self.frames)
 
+    @torch.no_grad()
+    def stills(self, raw: Frames) -> Float[Tensor, "b f p c"]:
+        """Return the latents of every frame."""
+        z = self.still.encode(rearrange(raw, "b f c h w -> (b f) c h w"))
+        return rearrange(z, "(b f) p c -> b f p c", f=self.frames)
+
     def features(self, raw: Frames) -> Float[Tensor, "b n c"]:
         """Return the latents before normalization."""
-        return self.codec.encode(self._patches(raw))
+        return self.codec.encode(self._fold(self.stills(raw)))
 
     def restore(self, features: Float[Tensor, "b n c"]) -> Frames:
         """Return pixels in [0, 1]."""
-        return self._pixels(self.codec.decode(features)).clamp(0, 1)
+        z = self._unfold(self.codec.decode(features))
+        frames = self.still.decode(rearrange(z, "b f p c -> (b f) p c"))
+        return rearrange(frames, "(b f) c h w -> b f c h w", f=self.frames)
 
-    def codec_loss(self, raw: Frames, generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the error of the reconstruction, heavier on what stands out in its frame."""
-        made = self.codec.decode(perturb(self.features(raw), generator))
-        return weighted_error(self._pixels(made), raw, salience(raw, self.foreground))
+    def codec_loss(
+        self, raw: Frames | Float[Tensor, "b f p c"], generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        """Return the error of the frames' latents, heavier where they differ from the usual.
+
+        raw: frames, or the latents that `stills` made of them.
+        """
+        real = self.stills(raw) if raw.ndim == 5 else raw
+        z = self.codec.encode(self._fold(real))
+        made = self._unfold(self.codec.decode(perturb(z, generator)))
+        usual = real.flatten(1, 2).median(1).values[:, None, None]
+        stands_out = ((real - usual).square().mean(-1) > 0.1).float()
+        weight = 1 + self.foreground * stands_out
+        return ((made - real).square().mean(-1) * weight).mean() / weight.mean()
 
     def positions(self) -> Float[Tensor, "n 3"]:
-        """Place the tokens at their patches' centers, in seconds and fractions of the side."""
+        """Place the tokens at their centers, in seconds and fractions of the side."""
         steps = self.frames // self.span
         axes = [(torch.arange(steps) + 0.5) * (self.seconds / steps)]
         axes += [(torch.arange(self.grid) + 0.5) / self.grid] * 2
@@ -74,9 +104,20 @@ class Video(Modality):
     def kept(self, region: str) -> Float[Tensor, " n"]:
         """Keep a stretch `from:to` in seconds, a box, or the white part of a mask file."""
         if ":" in region:
-            return stretch(region, self.positions(), self.seconds / (self.frames // self.span),
-                           self.name)  # fmt: skip
+            step = self.seconds / (self.frames // self.span)
+            return stretch(region, self.positions(), step, self.name)
         return box_or_mask(region, self.positions(), self.name)
+
+    def blank(self, raw: Frames, kept: Float[Tensor, " n"]) -> Frames:
+        """Hold the nearest kept frame; within a frame, paint over what is not kept."""
+        kept = kept.reshape(-1, self.grid, self.grid)
+        whole = kept.flatten(1).any(1).nonzero()[:, 0]  # time patches with something kept
+        if len(whole) == 0:
+            return torch.zeros_like(raw)
+        first, last = int(whole[0]) * self.span, int(whole[-1] + 1) * self.span - 1
+        held = raw[:, torch.arange(self.frames).clamp(first, last)]
+        seen = kept[whole].amax(0)
+        return held if seen.all() else flatten_outside(held, seen)
 
     def read(self, path: Path) -> tuple[Frames, list[str]]:
         """Read the first seconds of a clip, resized, one frame for each time."""
@@ -99,27 +140,8 @@ class Video(Modality):
         """Return uint8 [f, h, w, 3]."""
         return rearrange(raw[0], "f c h w -> f h w c").mul(255).round().byte().numpy()
 
-    def blank(self, raw: Frames, kept: Float[Tensor, " n"]) -> Frames:
-        """Hold the nearest kept frame; within a frame, paint over what is not kept."""
-        kept = kept.reshape(-1, self.grid, self.grid)
-        whole = kept.flatten(1).any(1).nonzero()[:, 0]  # time patches with something kept
-        if len(whole) == 0:
-            return torch.zeros_like(raw)
-        first, last = int(whole[0]) * self.span, int(whole[-1] + 1) * self.span - 1
-        held = raw[:, torch.arange(self.frames).clamp(first, last)]
-        seen = kept[whole].amax(0)
-        return held if seen.all() else flatten_outside(held, seen)
+    def _fold(self, stills: Float[Tensor, "b f p c"]) -> Float[Tensor, "b n sc"]:
+        return rearrange(stills, "b (t s) p c -> b (t p) (s c)", s=self.span)
 
-    def _patches(self, raw: Frames) -> Tensor:
-        return rearrange(
-            raw * 2 - 1, "b (gt s) c (gh mh p) (gw mw q) -> b (gt gh gw mh mw) (s c p q)",
-            s=self.span, mh=self.merge, mw=self.merge, p=self.patch, q=self.patch,
-        )  # fmt: skip
-
-    def _pixels(self, patches: Tensor) -> Frames:
-        pixels = rearrange(
-            patches, "b (gt gh gw mh mw) (s c p q) -> b (gt s) c (gh mh p) (gw mw q)",
-            gh=self.grid, gw=self.grid, mh=self.merge, mw=self.merge,
-            s=self.span, p=self.patch, q=self.patch,
-        )  # fmt: skip
-        return (pixels + 1) / 2
+    def _unfold(self, tokens: Float[Tensor, "b n sc"]) -> Float[Tensor, "b f p c"]:
+        return rearrange(tokens, "b (t p) (s c) -> b (t s) p c", p=self.grid**2, s=self.span)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from unigen.data.world import vocabulary
-from unigen.data.world.captions import describe, salads
+from unigen.data.world.captions import describe, toss
 from unigen.data.world.render import draw_frames
-from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes, uniforms
+from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes
 from unigen.data.world.sound import sing
 from unigen.errors import UsageError
 
@@ -27,14 +27,14 @@ class World:
         frames: int = 16,  # video frames in the 2 s
         rate: int = 16_000,  # audio samples a second
         full: bool = False,  # captions that say everything
-        salad: float = 0.0,  # share of captions that are random words, for text codecs
+        tossed: float = 0.0,  # share of captions with random words in them, for text codecs
         device: str = "cpu",
     ):
         """Describe the world; nothing is drawn before it is asked for."""
         if split not in SPLITS:
             raise UsageError(f"data.split={split} is unknown; choose one of {', '.join(SPLITS)}.")
         self.seed, self.split, self.two, self.full = seed, split, two, full
-        self.salad = salad
+        self.tossed = tossed
         self.size, self.frames, self.rate, self.device = size, frames, rate, device
 
     def scenes(self, index: Tensor) -> Scenes:
@@ -62,11 +62,9 @@ class World:
 
     def _captions(self, index: Tensor, scenes: Scenes) -> list[str]:
         captions = describe(self.seed, index, scenes, self.full)
-        if self.salad == 0:
+        if self.tossed == 0:
             return captions
-        tossed = (uniforms(self.seed, index, -4, 1)[:, 0] < self.salad).tolist()
-        pairs = zip(captions, salads(self.seed, index), tossed, strict=True)
-        return [salad if toss else caption for caption, salad, toss in pairs]
+        return toss(self.seed, index, captions, self.tossed)
 
     def _times(self) -> Tensor:
         return torch.arange(self.frames, device=self.device) * (vocabulary.SECONDS / self.frames)

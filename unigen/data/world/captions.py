@@ -47,22 +47,32 @@ def describe(seed: int, index: Tensor, scenes: Scenes, full: bool = False) -> li
     ]  # fmt: skip
 
 
-def salads(seed: int, index: Tensor) -> list[str]:
-    """Return sentences of random words of the grammar, none with both words of a held-out pair.
+def toss(seed: int, index: Tensor, captions: list[str], share: float) -> list[str]:
+    """Replace one word in five by any other word, in a share of the captions.
 
-    They teach a text codec that any word may stand beside any other.
+    It teaches a text codec to take no pair of words for granted. No held-out pair is made: its
+    color never comes to stand right before its shape, nor its motion within three words after.
     """
     words = _words()
-    draws = uniforms(seed, index, -3, v.MAX_WORDS + 1).tolist()
-    sentences = []
-    for length, *draw in draws:
-        kept: list[str] = []
-        for u in draw[: 3 + int(length * (v.MAX_WORDS - 2))]:
-            word = words[int(u * len(words))]
-            if not any(word in _never().get(other, ()) for other in kept):
-                kept.append(word)
-        sentences.append(" ".join(kept).replace(" ,", ","))
-    return sentences
+    draws = uniforms(seed, index, -3, 2 * v.MAX_WORDS + 1).tolist()
+    tossed = []
+    for caption, (chosen, *draw) in zip(captions, draws, strict=True):
+        units = caption.replace(",", " ,").split()
+        for i in range(len(units) if chosen < share else 0):
+            if draw[2 * i] < 0.2:
+                new = [*units[:i], words[int(draw[2 * i + 1] * len(words))], *units[i + 1 :]]
+                units = units if _names_held_out(new) else new
+        tossed.append(" ".join(units).replace(" ,", ","))
+    return tossed
+
+
+def _names_held_out(units: list[str]) -> bool:
+    """Tell whether words name a held-out pair: color before shape, or motion soon after it."""
+    colors, motions = _never()
+    return any(
+        unit in colors.get(units[i - 1], ()) or motions.get(unit, frozenset()) & set(units[i : i + 4])
+        for i, unit in enumerate(units)
+    )
 
 
 @lru_cache
@@ -78,18 +88,17 @@ def _words() -> list[str]:
 
 
 @lru_cache
-def _never() -> dict[str, frozenset[str]]:
-    """Return, for every word of a held-out pair, the words it must not share a sentence with."""
-    never: dict[str, set[str]] = {}
-    spoken = [(s, [c]) for s, c in v.HELD_OUT_COLORS]
-    spoken += [(s, " ".join(w for pair in v.MOTION_WORDS[m] for w in pair).split())
-               for s, m in v.HELD_OUT_MOTIONS]  # fmt: skip
-    for shape, others in spoken:
-        for a in (*v.SHAPE_WORDS[shape], v.TIMBRE_WORDS[shape]):
-            for b in others:
-                never.setdefault(a, set()).add(b)
-                never.setdefault(b, set()).add(a)
-    return {word: frozenset(others) for word, others in never.items()}
+def _never() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Return the shape words that a color's word, and the motion words that a shape's, lack."""
+    told = {m: {w for pair in forms for phrase in pair for w in phrase.split()}
+            for m, forms in v.MOTION_WORDS.items()}  # fmt: skip
+    colors = {c: frozenset(v.SHAPE_WORDS[s]) for s, c in v.HELD_OUT_COLORS}
+    motions = {
+        word: frozenset(told[m].difference(*(told[o] for o in told if o != m)))
+        for s, m in v.HELD_OUT_MOTIONS
+        for word in v.SHAPE_WORDS[s]
+    }
+    return colors, motions
 
 
 def word_count(sentence: str) -> int:

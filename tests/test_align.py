@@ -31,7 +31,10 @@ def test_the_lengths_of_points_do_not_matter():
 def test_pairs_attract_and_strangers_repel():
     e = points()["image"].double()
     same, shuffled = ({"image": e, "text": z} for z in (e, e.flip(0)))
-    assert contrastive(same, Similarity())["image-text"] < contrastive(shuffled, Similarity())["image-text"]
+    assert (
+        contrastive(same, Similarity())["image-text"]
+        < contrastive(shuffled, Similarity())["image-text"]
+    )
     a, b = e[:2].clone().requires_grad_(), e[2:4]
     contrastive({"a": a, "b": b}, Similarity())["a-b"].backward()
     moved = torch.nn.functional.normalize(a - 0.01 * a.grad, dim=-1).detach()
@@ -62,7 +65,9 @@ def test_recall_counts_what_finds_its_own():
 
 def test_an_anchor_does_not_learn():
     model = tiny_model()
-    assert set(dict(Align("text").module(model).named_children())) == {*NAMES, "similarity"} - {"text"}
+    assert set(dict(Align("text").module(model).named_children())) == {*NAMES, "similarity"} - {
+        "text"
+    }
     assert set(dict(Align().module(model).named_children())) == {*NAMES, "similarity"}
 
 

@@ -335,7 +335,7 @@ def test_the_heat_map_shows_every_direction_with_its_number():
             x, y = text.get_position()
             given, want = (
                 tuple(label.get_text().split(" + "))
-                for label in (panels[0].get_yticklabels()[y], axis.get_xticklabels()[x])
+                for label in (axis.get_yticklabels()[y], axis.get_xticklabels()[x])
             )
             assert text.get_text() == f"{100 * draws[given, want]:.0f}"
 

@@ -52,41 +52,58 @@ def test_decoding_gives_raw_media(model, name):
         assert -(name == "audio") <= made.min() <= made.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["image", "video", "audio"])
-def test_patches_lose_nothing(model, name):
-    modality, raw = model.modality(name), RAW[name]
-    if name == "audio":
-        spectrum = modality.spectrum(raw)
-        assert torch.equal(modality._spectrum(modality._patches(spectrum)), spectrum)
-    else:
-        assert torch.allclose(modality._pixels(modality._patches(raw)), raw, atol=1e-6)
+def test_patches_lose_nothing(model):
+    image, audio, video = (model.modality(n) for n in ("image", "audio", "video"))
+    assert torch.allclose(image._pixels(image._patches(RAW["image"])), RAW["image"], atol=1e-6)
+    spectrum, stills = audio.spectrum(RAW["audio"]), video.stills(RAW["video"])
+    assert torch.equal(audio._spectrum(audio._patches(spectrum)), spectrum)
+    assert torch.equal(video._unfold(video._fold(stills)), stills)
 
 
-@pytest.mark.parametrize("name", ["image", "video", "audio"])
-def test_a_token_is_where_its_position_says(model, name):
-    """A patch that changes alone sits at the position of its token, in seconds and fractions."""
-    modality, raw = model.modality(name), torch.zeros_like(RAW[name][:1])
-    patches = modality._patches(modality.spectrum(raw) if name == "audio" else raw)
-    fine = patches.shape[1] // modality.tokens
-    for token, (second, row, column) in enumerate(modality.positions().tolist()):
+def test_a_video_sees_each_frame_as_the_image_does(model):
+    with torch.no_grad():
+        stills = model.modality("video").stills(RAW["video"])
+        for i in (0, 3):
+            frame = model.modality("image").encode(RAW["video"][:, i])
+            assert torch.allclose(stills[:, i], frame, atol=1e-5)
+    own = {n for n, _ in model.modality("video").named_parameters()}
+    assert not any("still" in n for n in own)
+    with pytest.raises(UsageError, match="'image'"):
+        Video().attach({})
+
+
+def middles(change):
+    """Return the middle of what changed along every axis, from 0 to 1."""
+    change = (change.abs() > 1e-6).double()
+    found = []
+    for axis, length in enumerate(change.shape):
+        weight = change.sum([i for i in range(change.ndim) if i != axis])
+        found.append(float((weight * (torch.arange(length) + 0.5)).sum() / weight.sum() / length))
+    return found
+
+
+def test_a_token_is_where_its_position_says(model):
+    """What changes with one token's patches lies around the position of that token."""
+    image, audio, video = (model.modality(n) for n in ("image", "audio", "video"))
+    pixels, spectrum = RAW["image"][:1], audio.spectrum(RAW["audio"][:1])
+    stills = torch.randn(1, 4, 4, 8)
+
+    def change(modality, patches, back, token):
+        fine = patches.shape[1] // modality.tokens
         marked = patches.clone()
         marked[:, token * fine : (token + 1) * fine] += 1
-        if name == "audio":
-            change = (modality._spectrum(marked) - modality._spectrum(patches)).sum(2)[0]
-            axes = {second: change / modality.windows * modality.seconds}
-        else:
-            pixels = modality._pixels(marked) - modality._pixels(patches)
-            frames = pixels[0].reshape(-1, 3, modality.size, modality.size).sum(1)
-            axes = {row: frames.sum((0, 2)) / modality.size, column: frames.sum((0, 1)) / modality.size}
-            if name == "video":
-                axes[second] = frames.sum((1, 2)) / modality.frames * modality.seconds
-        for place, weight in axes.items():
-            length = len(weight)
-            scale = weight.sum() / weight.max() / weight.count_nonzero()
-            middle = (weight * (torch.arange(length) + 0.5)).sum() / weight.sum()
-            span = modality.seconds if name == "audio" or place == second and name == "video" else 1
-            assert middle / length * span == pytest.approx(place, abs=1e-5)
-            assert scale == pytest.approx(1)
+        return (back(marked) - back(patches))[0]
+
+    for token, (_, row, column) in enumerate(image.positions().tolist()):
+        moved = change(image, image._patches(pixels), image._pixels, token)
+        assert middles(moved.sum(0)) == pytest.approx([row, column])
+    for token, (second, _, _) in enumerate(audio.positions().tolist()):
+        moved = change(audio, audio._patches(spectrum), audio._spectrum, token)
+        assert middles(moved)[0] * audio.seconds == pytest.approx(second)
+    for token, (second, row, column) in enumerate(video.positions().tolist()):
+        moved = change(video, video._fold(stills), video._unfold, token)  # f p c
+        time, y, x = middles(moved.sum(-1).unflatten(1, (2, 2)))
+        assert (time * video.seconds, y, x) == pytest.approx((second, row, column))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -264,7 +281,9 @@ def test_remarks_name_unknown_words_and_what_is_cut(text):
     assert text.take("a plaid circle") == (["a plaid circle"], text.check(["a plaid circle"]))
 
 
-@pytest.mark.parametrize("prompt", ["", "a, 'b' [c]=$d\n{e}", "\u0645\u0631\u062d\u0628\u0627", "\U0001f600" * 50])
+@pytest.mark.parametrize(
+    "prompt", ["", "a, 'b' [c]=$d\n{e}", "\u0645\u0631\u062d\u0628\u0627", "\U0001f600" * 50]
+)
 @torch.no_grad()
 def test_any_prompt_can_be_encoded(text, prompt):
     raw, _ = text.take(prompt)

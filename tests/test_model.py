@@ -107,7 +107,10 @@ def test_kept_tokens_guide_the_rest_and_the_unkept_say_nothing(model, latents):
     given = given_of(latents, ["image"])
     kept = torch.tensor([1.0, 0, 1, 0])
     x = sample(model, ["image", "audio"], given, keep={"image": kept})
-    hidden = {**given, "image": given["image"] + torch.randn_like(given["image"]) * (1 - kept)[:, None]}
+    hidden = {
+        **given,
+        "image": given["image"] + torch.randn_like(given["image"]) * (1 - kept)[:, None],
+    }
     assert equal(sample(model, ["image", "audio"], hidden, keep={"image": kept}), x)
     seen = {**given, "image": given["image"] + kept[:, None]}
     y = sample(model, ["image", "audio"], seen, keep={"image": kept})
@@ -138,7 +141,9 @@ def test_a_sample_does_not_see_its_batch(model, latents):
     text = given_of(latents, ["text"])
     both = sample(model, ["image", "audio"], text)
     for i, seed in enumerate(SEEDS):
-        alone = sample(model, ["image", "audio"], {p: z[i : i + 1] for p, z in text.items()}, [seed])
+        alone = sample(
+            model, ["image", "audio"], {p: z[i : i + 1] for p, z in text.items()}, [seed]
+        )
         assert all(torch.allclose(alone[p], both[p][i : i + 1], atol=1e-4) for p in both)
 
 
@@ -223,7 +228,11 @@ def test_a_vocabulary_that_was_learned_is_saved(tmp_path):
     model = registry.build(spec)
     model.modality("text").prepare(["a red circle"])
     model.save_pretrained(tmp_path / "model")
-    assert UniGen.from_pretrained(tmp_path / "model").modality("text").words == ["a", "circle", "red"]
+    assert UniGen.from_pretrained(tmp_path / "model").modality("text").words == [
+        "a",
+        "circle",
+        "red",
+    ]
 
 
 def test_an_unknown_modality_names_the_known_ones(model):

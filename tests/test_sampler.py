@@ -1,6 +1,7 @@
 """The samplers have their theoretical order, and a Gaussian comes back as that Gaussian."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def error(name, flow, n):
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("multistep", 2)])
 def test_order_of_convergence(flow, name, order):
     errors = [error(name, flow(), n) for n in (40, 80, 160)]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.3)
 
 

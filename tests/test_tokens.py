@@ -26,7 +26,9 @@ def test_noise_leaves_the_global_generator_alone():
 
 
 def test_other_seeds_and_names_make_other_noise():
-    draws = [noise(p, [s], (8, 8))[0] for p in ("image", "video", "image:global") for s in (-1, 0, 1)]
+    draws = [
+        noise(p, [s], (8, 8))[0] for p in ("image", "video", "image:global") for s in (-1, 0, 1)
+    ]
     for i, a in enumerate(draws):
         for b in draws[:i]:
             assert (a * b).mean().abs() < 0.6  # a copy would give about 1

@@ -1,6 +1,7 @@
 """One loop for every objective: it learns, changes only what it says, and resumes exactly."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from unigen.train import Trainer, export
 OBJECTIVES = {
     "codec": lambda: Codec("image"),
     "text": lambda: Codec("text"),
+    "video": lambda: Codec("video", cached=True),
     "align": lambda: Align("text"),
     "denoise": Denoise,
 }
@@ -29,11 +31,12 @@ def fresh():
 
 
 def data_for(objective, model):
-    if objective.space == "raw":
+    if not objective.cached:
         return tiny_world()
-    if "all" not in _LATENTS:
-        _LATENTS["all"] = Latents(tiny_model(), tiny_world(), 24)
-    return _LATENTS["all"]
+    kind = type(objective).__name__
+    if kind not in _LATENTS:
+        _LATENTS[kind] = Latents(tiny_model(), objective, tiny_world(), 24)
+    return _LATENTS[kind]
 
 
 def trainer_of(name, model=None, **options):
@@ -84,6 +87,7 @@ def test_a_step_changes_what_learns_and_nothing_else(name):
     prefixes = {
         "codec": ("modalities.image.",),
         "text": ("modalities.text.",),
+        "video": ("modalities.video.",),
         "align": tuple(f"modalities.{n}.tower." for n in NAMES if n != "text"),
         "denoise": ("denoiser.",),
     }[name]
@@ -131,16 +135,29 @@ def test_latents_are_those_of_the_codecs_in_a_new_order_each_epoch():
     latents, model = data_for(Denoise(), None), tiny_model()
     index = torch.tensor([5, 23, 0])
     batch = latents.batch(index, ["image", "text"])
-    assert set(batch) == {"image", "text"}
+    assert set(batch) == {"image", "image:global", "text", "text:global"}
     with torch.no_grad():
         z = model.modality("image").encode(tiny_world().batch(index, ["image"])["image"])
+        e = model.modality("image").embed(z)
     assert torch.allclose(batch["image"], z, atol=0.1)  # bfloat16
+    assert torch.allclose(batch["image:global"][:, 0], e, atol=0.2)
     epochs = [torch.cat([latents.order(0, e * 6 + s, 4) for s in range(6)]) for e in (0, 1)]
     for order in epochs:
         assert torch.equal(order.sort().values, torch.arange(24))
     assert not torch.equal(*epochs)
     assert torch.equal(latents.order(0, 3, 4), latents.order(0, 3, 4))
     assert not torch.equal(latents.order(0, 3, 4), latents.order(1, 3, 4))
+
+
+def test_latents_are_kept_for_the_next_run(tmp_path):
+    first = Latents(tiny_model(), Denoise(), tiny_world(), 8, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    again = Latents(tiny_model(), Denoise(), tiny_world(), 8, folder=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert equal(first.store, again.store)
+    Latents(tiny_model(seed=5), Denoise(), tiny_world(), 8, folder=tmp_path)  # other codecs
+    Latents(tiny_model(), Denoise(), tiny_world(seed=5), 8, folder=tmp_path)  # other scenes
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 class OneBatch:
@@ -181,7 +198,7 @@ def test_the_schedule_rises_stays_and_falls():
     rates = [schedule(s, 100, 10, 0.2) for s in range(100)]
     assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
     assert set(rates[9:80]) == {1.0}
-    assert all(b < a for a, b in zip(rates[80:-1], rates[81:], strict=True))
+    assert all(b < a for a, b in pairwise(rates[80:]))
     assert 0 < rates[-1] < 0.1
     assert {schedule(s, 100, 10, 0.0) for s in range(10, 500)} == {1.0}
     assert schedule(0, 100, 0, 0.0) == 1.0

@@ -1,6 +1,7 @@
 """The world: a scene is a function of (seed, index), seen and heard at the same moments."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -71,7 +72,9 @@ def test_every_held_out_scene_has_a_held_out_pair():
 
 
 def test_held_out_is_what_the_vocabulary_says(all_scenes):
-    pairs = {("color", *p) for p in v.HELD_OUT_COLORS} | {("motion", *p) for p in v.HELD_OUT_MOTIONS}
+    pairs = {("color", *p) for p in v.HELD_OUT_COLORS} | {
+        ("motion", *p) for p in v.HELD_OUT_MOTIONS
+    }
     found = held_out(all_scenes).tolist()
     for i in range(400):
         mine = {
@@ -89,7 +92,9 @@ def test_every_value_and_every_held_out_pair_appears(scenes, all_scenes):
     for name, pairs in (("color", v.HELD_OUT_COLORS), ("motion", v.HELD_OUT_MOTIONS)):
         for shape, value in pairs:
             hit = apart.shape[:, 0] == v.SHAPES.index(shape)
-            assert (hit & (getattr(apart, name)[:, 0] == v.OBJECT_ATTRIBUTES[name].index(value))).any()
+            assert (
+                hit & (getattr(apart, name)[:, 0] == v.OBJECT_ATTRIBUTES[name].index(value))
+            ).any()
     low, high = v.EVENT_RANGE
     assert ((all_scenes.event >= low) & (all_scenes.event <= high)).all()
 
@@ -188,7 +193,7 @@ def heard(index, scenes, rate=16_000):
 def test_sizes_are_heard_at_least_6_decibels_apart():
     level = [sing(0, torch.tensor([0]), made(size=s))[:, :14_000].square().mean() for s in v.SIZES]
     decibels = [10 * torch.log10(x) for x in level]
-    assert all(b - a >= 6 for a, b in zip(decibels[:-1], decibels[1:], strict=True))
+    assert all(b - a >= 6 for a, b in pairwise(decibels))
 
 
 def test_pitch_tells_the_color():

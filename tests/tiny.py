@@ -22,16 +22,16 @@ def tiny_spec(flow: str = "RectifiedFlow", **flow_options) -> dict:
     """Return the spec of the tiny model."""
     codec = {"channels": 8, "width": [32, 32], "depth": [1, 1], "shared": 8}
     parts = {p: 8 for n in NAMES for p in (n, f"{n}:global")}
-    picture = {"size": 16, "patch": 4, "merge": 2}
     return {
         "class": "UniGen",
         "modalities": {
-            "image": {"class": "Image", **picture, **codec},
-            "video": {"class": "Video", **picture, "frames": 4, "span": 2, **codec},
+            "image": {"class": "Image", "size": 16, "patch": 4, "merge": 2, **codec},
+            "video": {"class": "Video", "size": 16, "grid": 2, "frames": 4, "span": 2,
+                      "width": 32, "depth": 1, "channels": 8, "shared": 8},
             "audio": {"class": "Audio", "rate": 2000, "window": 256, "hop": 125, "iterations": 4,
                       **codec},
-            "text": {"class": "Text", "words": words(), "tokens": 2, "width": 32, "depth": 1,
-                     "channels": 8, "shared": 8},
+            "text": {"class": "Text", "words": words(), "tokens": 16, "channels": 8,
+                     "shared": 8},
         },
         "denoiser": {"class": "UViT", "parts": parts, "width": 32, "depth": 3, "head": 16},
         "flow": {"class": flow, **flow_options},

@@ -53,6 +53,10 @@ class Align:
         """`anchor`: the modality whose tower stands still (frozen-anchor regime); none: dynamic."""
         self.anchor, self.similarity = anchor, Similarity()
 
+    def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
+        """Return what can be made once and kept: the latents."""
+        return model.modality(part).encode(raw)
+
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
         if self.anchor is not None:

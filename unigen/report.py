@@ -65,13 +65,16 @@ def markdown(rows: Sequence[dict]) -> str:
 
 def heat_map(rows: Sequence[dict]) -> Figure:
     """Return mean accuracy by what is given (rows) and wanted (columns), a panel a setting."""
-    across = _conditional(rows)
-    panels = list(_settings(across))
-    given = list(dict.fromkeys(tuple(r["given"]) for r in across))
-    want = list(dict.fromkeys(tuple(r["want"]) for r in across))
-    wide, high = 1.5 + 0.52 * len(want), 2.4 + 0.42 * len(given)
-    figure = Figure(figsize=(2.0 + wide * max(1, len(panels)), high), dpi=110, layout="constrained")
-    axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
+    panels = _settings(_conditional(rows))
+    given, want = (_sets(rows, side) for side in ("given", "want"))
+    across, down = min(2, len(panels)), -(-len(panels) // 2)
+    size = (2.2 + across * (1.0 + 0.46 * len(want)), down * (2.6 + 0.36 * len(given)))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    if not panels:
+        return figure
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     for axis, (setting, found) in zip(axes, panels, strict=False):
         table = np.full((len(given), len(want)), np.nan)
         for r in found:
@@ -83,11 +86,16 @@ def heat_map(rows: Sequence[dict]) -> Figure:
         axis.set_title(f"{_name(setting)}: {100 * _mean(found):.1f} %", size=11)
         axis.set_xticks(range(len(want)), [" + ".join(w) for w in want], rotation=90, size=8)
         axis.set_yticks(range(len(given)), [" + ".join(g) for g in given], size=8)
-        axis.set_xlabel("wanted")
-    axes[0].set_ylabel("given")
-    if panels:
-        figure.colorbar(image, ax=list(axes), label="mean accuracy", pad=0.01)
+        axis.set(xlabel="wanted", ylabel="given")
+    figure.colorbar(image, ax=list(axes), label="mean accuracy", pad=0.01, shrink=0.6)
     return figure
+
+
+def _sets(rows: Iterable[dict], side: str) -> list[tuple[str, ...]]:
+    """Return the sets of parts on one side of the directions, small ones first."""
+    sets = dict.fromkeys(tuple(r[side]) for r in _conditional(rows))
+    parts = [s[0] for s in dict.fromkeys(tuple(r["given"]) for r in rows) if len(s) == 1]
+    return sorted(sets, key=lambda s: (len(s), [parts.index(p) for p in s]))
 
 
 def _crossing(rows: Iterable[dict]) -> list[dict]:

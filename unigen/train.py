@@ -160,8 +160,8 @@ def run(cfg: dict) -> Path:
             print(note, file=sys.stderr)
         overlay(model, cfg.get("init") or ())
         for name, modality in model.modalities.items():
-            if objective.teaches_codec and name in objective.parts(model, torch.Generator()):
-                modality.prepare(data.batch(torch.arange(4096), [name])[name])
+            if modality.lessons:
+                modality.prepare(data.batch(torch.arange(modality.lessons), [name])[name])
         model.to(device)
         source = data
         if objective.cached:

@@ -23,6 +23,7 @@ class Modality(nn.Module, ABC):
 
     name: str
     suffix: str  # of the files it writes
+    lessons: int = 0  # raw training samples that `prepare` wants to see
     plain: bool = False  # its files are plain text, told by their suffix alone
     track: str | None = None  # the modality that its files can carry along, as a video its sound
 

@@ -1,19 +1,22 @@
-"""Text: sentences of known words, squeezed to 8 latents and read back in parallel."""
+"""Text: sentences of known words. Every word is a point on a sphere, four words make a token.
+
+The points are spread as evenly as they go, so that a word survives noise; nothing is learned from
+which words stand together, so that a pair never seen is as good as any other.
+"""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from unigen import media
 from unigen.errors import UsageError
-from unigen.layers import Block, norm
+from unigen.errors import UsageError
 from unigen.modalities.base import Modality
-from unigen.modalities.codec import perturb
 
 END, UNKNOWN = 0, 1  # ids before those of the words
 _UNITS = re.compile(r"\w+|[^\w\s]")
@@ -22,7 +25,7 @@ _UNITS = re.compile(r"\w+|[^\w\s]")
 class Text(Modality):
     """Sentences of at most `length` words; `words` is the vocabulary, in id order."""
 
-    name, suffix, plain = "text", ".txt", True
+    name, suffix, plain, lessons = "text", ".txt", True, 4096
 
     def __init__(
         self,
@@ -30,53 +33,29 @@ class Text(Modality):
         length: int = 32,  # words a sentence, punctuation marks included
         tokens: int = 8,
         channels: int = 32,
-        width: int = 128,
-        depth: int = 2,
-        capacity: int = 256,  # ids: words the table has room for, plus two
-        masking: float = 0.15,  # share of words hidden from the encoder in training
+        capacity: int = 256,  # ids: words there is room for, plus two
         **common,  # shared, noise_mean: see Modality
     ):
-        """Build encoder and decoder; the decoder predicts all words at once."""
+        """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
-        self.length, self.capacity, self.masking = length, capacity, masking
+        self.length, self.capacity, self.code = length, capacity, tokens * channels // length
+        self.spec: dict = {}
         self._learn(words)
-        heads = width // 32
-        self.table = nn.Embedding(capacity, width)
-        self.place = nn.Parameter(0.02 * torch.randn(length, width))
-        self.encoder = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
-        self.queries = nn.Parameter(0.5 * torch.randn(tokens, width))
-        self.gather = Block(width, heads, context=True)
-        self.squeeze = nn.Linear(width, channels)
-        self.expand, self.place_latent = nn.Linear(channels, width), nn.Parameter(
-            0.02 * torch.randn(tokens, width)
-        )
-        self.slots = nn.Parameter(0.5 * torch.randn(length, width))
-        self.decoder = nn.ModuleList(Block(width, heads, context=True) for _ in range(depth))
-        self.logits = nn.Sequential(norm(width), nn.Linear(width, capacity))
+        self.register_buffer("codes", spread(capacity, self.code), persistent=False)
 
     def features(self, raw: list[str]) -> Float[Tensor, "b n c"]:
-        """Return the latents before normalization."""
-        return self._encode(self.tokenize(raw))
+        """Return the points of the words, side by side."""
+        return self.codes[self.tokenize(raw)].reshape(len(raw), self.tokens, self.channels)
 
     def restore(self, features: Float[Tensor, "b n c"]) -> list[str]:
-        """Return the likeliest sentence of each sample."""
-        return self.detokenize(self.read_out(features)[..., : len(self.words) + 2].argmax(-1))
+        """Return the sentences whose words are nearest."""
+        points = features.reshape(len(features), self.length, self.code)
+        known = self.codes[: len(self.words) + 2].to(points.dtype)
+        return self.detokenize((points @ known.T).argmax(-1))
 
-    def read_out(self, features: Float[Tensor, "b n c"]) -> Float[Tensor, "b l v"]:
-        """Return the logits of every word position."""
-        context = self.expand(features) + self.place_latent
-        x = self.slots.expand(len(features), -1, -1).to(context.dtype)
-        for block in self.decoder:
-            x = block(x, context)
-        return self.logits(x).float()
-
-    def codec_loss(self, raw: list[str], generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the cross-entropy of the words, with some hidden and the latents noisy."""
-        ids = self.tokenize(raw)
-        draw = torch.rand(2, *ids.shape, generator=generator, device=ids.device)
-        hide = (draw[0] < self.masking) & (draw[1, :, :1] < 0.3) & (ids != END)
-        logits = self.read_out(perturb(self._encode(ids.masked_fill(hide, UNKNOWN)), generator))
-        return F.cross_entropy(logits.flatten(0, 1), ids.flatten())
+    def codec_loss(self, raw: list[str], generator: torch.Generator | None) -> Tensor:
+        """Refuse: there is nothing to learn."""
+        raise UsageError("the codec of text has nothing to learn; train another modality's.")
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens in a row beside the picture: order, no place in the world."""
@@ -155,10 +134,20 @@ class Text(Modality):
         if hasattr(self, "spec"):  # built from one, see unigen.registry
             self.spec = {**self.spec, "words": self.words}
 
-    def _encode(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b n c"]:
-        x = self.encoder(self.table(ids) + self.place)
-        z = self.squeeze(self.gather(self.queries.expand(len(ids), -1, -1).to(x.dtype), x))
-        return F.layer_norm(z.float(), z.shape[-1:])
+
+@lru_cache
+def spread(count: int, size: int, steps: int = 100) -> Float[Tensor, "count size"]:
+    """Return `count` points on the sphere of radius sqrt(size) that keep away from each other.
+
+    They start at fixed random places and repel (Thomson's problem), in double precision.
+    """
+    points = torch.randn(count, size, generator=torch.Generator().manual_seed(0)).double()
+    for step in range(steps):
+        points = torch.nn.functional.normalize(points, dim=-1)
+        cosine = points @ points.T
+        push = torch.softmax(cosine.fill_diagonal_(-2) * 20, -1)
+        points = points - 0.1 * (1 - step / steps) * (push @ points)
+    return (torch.nn.functional.normalize(points, dim=-1) * size**0.5).float()
 
 
 def split(sentence: str) -> list[str]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from unigen.data.world import vocabulary
 from unigen.data.world.captions import describe, toss
 from unigen.data.world.render import draw_frames
-from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes
+from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes, uniforms
 from unigen.data.world.sound import sing
 from unigen.errors import UsageError
 
@@ -27,6 +27,7 @@ class World:
         frames: int = 16,  # video frames in the 2 s
         rate: int = 16_000,  # audio samples a second
         full: bool = False,  # captions that say everything
+        anytime: bool = False,  # images of any moment, a quarter of the event: for image codecs
         tossed: float = 0.0,  # share of captions with random words in them, for text codecs
         device: str = "cpu",
     ):
@@ -34,7 +35,7 @@ class World:
         if split not in SPLITS:
             raise UsageError(f"data.split={split} is unknown; choose one of {', '.join(SPLITS)}.")
         self.seed, self.split, self.two, self.full = seed, split, two, full
-        self.tossed = tossed
+        self.anytime, self.tossed = anytime, tossed
         self.size, self.frames, self.rate, self.device = size, frames, rate, device
 
     def scenes(self, index: Tensor) -> Scenes:
@@ -49,8 +50,8 @@ class World:
         index = index.to(self.device)
         scenes = self.scenes(index)
         make = {
-            "image": lambda: draw_frames(scenes, self._times()[:1], self.size)[:, 0],
-            "video": lambda: draw_frames(scenes, self._times(), self.size),
+            "image": lambda: self._frames(scenes, self._moments(index, scenes))[:, 0],
+            "video": lambda: self._frames(scenes, self._times()),
             "audio": lambda: sing(self.seed, index, scenes, self.rate),
             "text": lambda: self._captions(index, scenes),
         }
@@ -65,6 +66,18 @@ class World:
         if self.tossed == 0:
             return captions
         return toss(self.seed, index, captions, self.tossed)
+
+    def _frames(self, scenes: Scenes, times: Tensor) -> Tensor:
+        return draw_frames(scenes, times, self.size, vocabulary.SECONDS / self.frames)
+
+    def _moments(self, index: Tensor, scenes: Scenes) -> Tensor:
+        """Return when each scene's picture is taken, [b, 1] in seconds: at 0, or at any frame."""
+        if not self.anytime:
+            return self._times()[:1]
+        draw = uniforms(self.seed, index, -4, 2)
+        nearest = (scenes.event / vocabulary.SECONDS * self.frames).round()
+        frame = torch.where(draw[:, 0] < 0.25, nearest, (draw[:, 1] * self.frames).floor())
+        return frame[:, None] * (vocabulary.SECONDS / self.frames)
 
     def _times(self) -> Tensor:
         return torch.arange(self.frames, device=self.device) * (vocabulary.SECONDS / self.frames)

@@ -56,15 +56,19 @@ def _textures(device: str) -> Float[Tensor, "shapes texels"]:
 
 
 def draw_frames(
-    scenes: Scenes, times: Float[Tensor, " f"], size: int = 64
+    scenes: Scenes, times: Float[Tensor, "*b f"], size: int = 64, shown: float = 0.125
 ) -> Float[Tensor, "b f 3 h w"]:
-    """Draw the scenes at some times (seconds) in `size` x `size` pixels, values in [0, 1]."""
+    """Draw the scenes in `size` x `size` pixels, values in [0, 1].
+
+    times: seconds, the same for all scenes or [b, f]. shown: seconds that a frame stands for; the
+    one nearest to a flash is lit.
+    """
     device = scenes.count.device
     background, color = (
         torch.tensor(rgb, device=device) / 255 for rgb in (v.BACKGROUND_RGB, v.COLOR_RGB)
     )
-    frame_gap = float(times[1] - times[0]) if len(times) > 1 else 0.0
-    lit = ((times[None] - scenes.event[:, None]).abs() <= frame_gap / 2) & ~scenes.bounces[:, None]
+    times = times.expand(len(scenes), -1)
+    lit = ((times - scenes.event[:, None]).abs() <= shown / 2) & ~scenes.bounces[:, None]
     shade = background[scenes.background][:, None]  # b 1 3
     shade = torch.where(lit[..., None], shade + (1 - shade) * v.FLASH, shade)  # b f 3
     frames = shade[..., None, None].expand(-1, -1, -1, size, size).contiguous()

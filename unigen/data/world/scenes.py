@@ -65,9 +65,12 @@ class Scenes:
         return ((self.motion == v.MOTIONS.index("bouncing")) & self.present).any(1)
 
 
-def paths(scenes: Scenes, times: Float[Tensor, " f"]) -> tuple[Tensor, Tensor]:
-    """Return the objects' centers [b, 2, f, 2] as (x, y) and their radii [b, 2, f], float64."""
-    t = times.double()[None, None]  # 1 1 f
+def paths(scenes: Scenes, times: Float[Tensor, "*b f"]) -> tuple[Tensor, Tensor]:
+    """Return the objects' centers [b, 2, f, 2] as (x, y) and their radii [b, 2, f], float64.
+
+    times: seconds, the same for all scenes or [b, f].
+    """
+    t = times.double().expand(len(scenes), -1)[:, None]  # b 1 f
     u = t / v.SECONDS
     grid = torch.tensor(v.GRID, device=t.device, dtype=torch.float64)
     start = torch.stack([grid[scenes.position % 3], grid[scenes.position // 3]], -1) + scenes.jitter

@@ -1,5 +1,7 @@
 """The clocks of training: every direction of generation is among them."""
 
+from functools import cache
+
 import torch
 from tiny import NAMES, tiny_model
 
@@ -7,8 +9,13 @@ from unigen.presence import CONDITIONAL, INDEPENDENT, draw_clocks
 from unigen.tokens import GLOBAL, modality_of, role_of
 
 
+@cache
+def cached_model():
+    return tiny_model()
+
+
 def draw(names=NAMES, b=512, seed=0):
-    model = tiny_model()
+    model = cached_model()
     parts = [p for n in names for p in (n, f"{n}:{GLOBAL}")]
     x = {p: torch.zeros(b, 1 if role_of(p) else model.modality(p).tokens, 8) for p in parts}
     means = {p: 0.0 for p in parts}

@@ -17,7 +17,6 @@ from unigen.train import Trainer, export
 
 OBJECTIVES = {
     "codec": lambda: Codec("image"),
-    "text": lambda: Codec("text"),
     "video": lambda: Codec("video", cached=True),
     "align": lambda: Align("text"),
     "denoise": Denoise,
@@ -86,7 +85,6 @@ def test_a_step_changes_what_learns_and_nothing_else(name):
     changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
     prefixes = {
         "codec": ("modalities.image.",),
-        "text": ("modalities.text.",),
         "video": ("modalities.video.",),
         "align": tuple(f"modalities.{n}.tower." for n in NAMES if n != "text"),
         "denoise": ("denoiser.",),

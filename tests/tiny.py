@@ -9,7 +9,7 @@ from unigen.data.world import World
 from unigen.model import UniGen
 
 NAMES = ("audio", "image", "text", "video")
-WORLD = {"size": 16, "frames": 4, "rate": 2000}
+WORLD = {"size": 16, "frames": 4, "rate": 8000}
 #: All 65 pairs of disjoint (given, want) with something wanted.
 DIRECTIONS = [
     tuple(tuple(n for n, r in zip(NAMES, roles, strict=True) if r == role) for role in (1, 2))
@@ -28,7 +28,7 @@ def tiny_spec(flow: str = "RectifiedFlow", **flow_options) -> dict:
             "image": {"class": "Image", "size": 16, "patch": 4, "merge": 2, **codec},
             "video": {"class": "Video", "size": 16, "grid": 2, "frames": 4, "span": 2,
                       "width": 32, "depth": 1, "channels": 8, "shared": 8},
-            "audio": {"class": "Audio", "rate": 2000, "window": 256, "hop": 125, "iterations": 4,
+            "audio": {"class": "Audio", "rate": 8000, "window": 1024, "hop": 500, "iterations": 4,
                       **codec},
             "text": {"class": "Text", "words": words(), "tokens": 16, "channels": 8,
                      "shared": 8},

@@ -33,7 +33,17 @@ from unigen.registry import (
 _CLOSED = tuple(
     f"unigen.{name}"
     for name in (
-        *("arguments", "cli", "configure", "evaluate", "exits", "generate", "usage", "web"),
+        *(
+            "arguments",
+            "cli",
+            "configure",
+            "evaluate",
+            "exits",
+            "gates",
+            "generate",
+            "usage",
+            "web",
+        ),
         *("checkpoint", "disk", "media", "registry", "runs", "state", "tensorfile"),
     )
 )  # doors, not parts

@@ -36,6 +36,7 @@ from unigen.reference import (
     parts_of,
     scenes_of,
     shared,
+    sizes_of,
 )  # fmt: skip
 
 __all__ = ["codec_gate", "directions", "measure", "retrieval", "rows_of", "run"]
@@ -108,7 +109,7 @@ def rows_of(
     tick: Callable[[], Any] = lambda: None, **options,
 ) -> list[dict]:  # fmt: skip
     """Generate some directions for some scenes and return their rows; `tick` is called often."""
-    world, wanted = setting.world(), list(wanted)
+    world, wanted = setting.world(**sizes_of(model)), list(wanted)
     inputs = sorted({part for given, _ in wanted for part in given})
     told: dict[str, list[Reading]] = {part: [] for part in inputs}
     made: dict[Direction, dict[str, list[Reading]]] = {
@@ -117,13 +118,14 @@ def rows_of(
     for chunk in index.split(BATCH):
         raw = world.batch(chunk, inputs)
         for part in inputs:
-            told[part].append(read(part, raw[part]))
+            told[part].append(read(part, raw[part], world.rate))
         for given, want in wanted:
             results = model.generate(
                 list(want), {part: raw[part] for part in given}, seeds=chunk.tolist(), **options
             )
             for part, readings in made[given, want].items():
-                readings.append(read(part, _stack([result[part] for result in results])))
+                outcome = _stack([result[part] for result in results])
+                readings.append(read(part, outcome, world.rate))
             tick()
     given_readings = {part: join(readings) for part, readings in told.items()}
     scenes, rows = world.scenes(index), []

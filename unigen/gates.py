@@ -9,7 +9,7 @@ from torch import Tensor
 from unigen import metrics
 from unigen.data.world.oracles import OBJECTS, SCENE, TELLS, join, read, truth
 from unigen.metrics import Draws
-from unigen.reference import BATCH, FREE, Setting, parts_of, scenes_of, shared
+from unigen.reference import BATCH, FREE, Setting, parts_of, scenes_of, shared, sizes_of
 
 CANDIDATES = 256  # of a retrieval
 NOISE = 0.1  # latent noise that a codec must bear
@@ -31,14 +31,15 @@ def codec_gate(
 @torch.no_grad()
 def codec(model, part: str, index: Tensor, setting: Setting, noise: float) -> dict[str, Draws]:
     """Return, by attribute, how much of some scenes survives a codec; see `codec_gate`."""
-    modality, world, before, after = model.modality(part), setting.world(), [], []
+    modality, before, after = model.modality(part), [], []
+    world = setting.world(**sizes_of(model))
     generator = torch.Generator().manual_seed(int(index[0]))
     for chunk in index.split(BATCH):
         raw = world.batch(chunk, [part])[part]
         z = modality.encode(raw)
         z = z + noise * torch.randn(z.shape, generator=generator)
-        before.append(read(part, raw))
-        after.append(read(part, modality.decode(z)))
+        before.append(read(part, raw, world.rate))
+        after.append(read(part, modality.decode(z), world.rate))
     reference = shared(truth(world.scenes(index)), [join(before)])
     return metrics.score([metrics.kept(join(after), reference)])
 
@@ -55,7 +56,8 @@ def retrieval(model, n: int = CANDIDATES, seed: int = 0) -> dict[tuple[str, str]
 @torch.no_grad()
 def recalled(model, n: int, seed: int) -> dict[tuple[str, str], Tensor]:
     """Return, by pair of parts, 1 where the right candidate is found; see `retrieval`."""
-    world, parts, index = FREE.world(full=True), parts_of(model), scenes_of(seed, 2 * n)
+    world, index = FREE.world(full=True, **sizes_of(model)), scenes_of(seed, 2 * n)
+    parts = parts_of(model)
     chunks = [model.embed(world.batch(chunk, parts)) for chunk in index.split(BATCH)]
     points = {p: F.normalize(torch.cat([c[p] for c in chunks]), dim=-1) for p in parts}
     scene, hits = truth(world.scenes(index)), {}

@@ -60,9 +60,13 @@ def replay(cfg: dict) -> Iterator[Path]:
     models: dict[str, UniGen] = {}
     for file in cfg["files"]:
         recipe = media.read_recipe(file)
-        missing = {"model", "seed", "want", "given", "keep", "steps", "guidance", "sampler"} - set(recipe)
+        missing = {"model", "seed", "want", "given", "keep", "steps", "guidance", "sampler"} - set(
+            recipe
+        )
         if missing:
-            raise UsageError(f"{file} has a recipe without {sorted(missing)[0]}; it cannot be replayed.")
+            raise UsageError(
+                f"{file} has a recipe without {sorted(missing)[0]}; it cannot be replayed."
+            )
         name = str(cfg["model"])
         model = models.setdefault(name, load(cfg["model"], cfg["plugins"]))
         if model.hash != recipe["model"]:

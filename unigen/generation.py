@@ -108,7 +108,9 @@ def generate(
             want, tokens, seeds[rows], keep=masks, joint=joint, **options,
             noises=None if noise is None else {p: z[rows] for p, z in noise.items()},
         )  # fmt: skip
-        bar = tqdm(states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step")
+        bar = tqdm(
+            states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step"
+        )
         for number, latents in enumerate(bar, 1):
             if callback is not None:
                 callback(number, latents)
@@ -121,7 +123,9 @@ def generate(
                 "keep": keep, **options, "deterministic": deterministic, "joint": joint,
                 "notes": notes,
             }  # fmt: skip
-            results.append(Result(model, {p: value[i : i + 1] for p, value in made.items()}, recipe))
+            results.append(
+                Result(model, {p: value[i : i + 1] for p, value in made.items()}, recipe)
+            )
     return results
 
 
@@ -177,7 +181,9 @@ def _take(modality, part: str, value: Any, count: int) -> tuple[Any, list[str], 
     raws = [raw for raw, _ in pieces]
     raw = raws[0] if len(raws) == 1 else modality.join(raws)
     if len(raw) not in (1, count):
-        raise UsageError(f"given.{part} has {len(raw)} samples for {count} seeds; give 1 or {count}.")
+        raise UsageError(
+            f"given.{part} has {len(raw)} samples for {count} seeds; give 1 or {count}."
+        )
     notes = list(dict.fromkeys(note for _, remarks in pieces for note in remarks))
     whose = [v for v, some in zip(values, raws, strict=True) for _ in range(len(some))]
     sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(whose)]

@@ -79,9 +79,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, hidden: int):
         """Make the layers; `hidden` is the inner width."""
-        super().__init__(
-            nn.Linear(width, hidden, bias=False), nn.SiLU(), nn.Linear(hidden, width)
-        )
+        super().__init__(nn.Linear(width, hidden, bias=False), nn.SiLU(), nn.Linear(hidden, width))
 
 
 class Block(nn.Module):

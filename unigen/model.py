@@ -144,7 +144,9 @@ class UniGen(nn.Module):
             for states in zip(*alone, strict=True):
                 yield {k: z for state in states for k, z in state.items()}
             return
-        wanted = [p for name in want for p in (name, f"{name}:{GLOBAL}") if p in self.denoiser.parts]
+        wanted = [
+            p for name in want for p in (name, f"{name}:{GLOBAL}") if p in self.denoiser.parts
+        ]
         x = {p: (noises or {}).get(p, noise(p, seeds, self._shape(p))) for p in wanted}
         masks = {p: m[None, :, None].to(x[p].dtype) for p, m in (keep or {}).items()}
         fixed = {p: z for p, z in given.items() if p not in x}

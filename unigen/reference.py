@@ -29,11 +29,11 @@ class Setting:
     split: str
     objects: int
 
-    def world(self, full: bool = False) -> World:
-        """Return the scenes; `full`: captions that say everything."""
+    def world(self, full: bool = False, **sizes: int) -> World:
+        """Return the scenes; `full`: captions that say everything. sizes: see `sizes_of`."""
         split = "held_out" if self.split == "held_out" else "train"
         two = 0.4 if self.split == "all" else self.objects - 1.0
-        return World(seed=SEED, split=split, two=two, full=full)
+        return World(seed=SEED, split=split, two=two, full=full, **sizes)
 
 
 QUICK = (Setting("seen", 1), Setting("held_out", 1), Setting("seen", 2))
@@ -82,6 +82,13 @@ def captions() -> frozenset[str]:
     """Return the parts that are sentences: they may leave attributes out."""
     raw = FREE.world().batch(torch.arange(1))
     return frozenset(part for part, value in raw.items() if isinstance(value, list))
+
+
+def sizes_of(model) -> dict[str, int]:
+    """Return the sizes of a model's media, as the world wants them: side, frames, rate."""
+    modalities = [model.modalities[part] for part in parts_of(model)]
+    return {key: getattr(m, key) for m in modalities for key in ("size", "frames", "rate")
+            if hasattr(m, key)}  # fmt: skip
 
 
 def parts_of(model) -> list[str]:

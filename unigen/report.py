@@ -35,7 +35,9 @@ def markdown(rows: Sequence[dict]) -> str:
     across = _crossing(accuracy)
     copies = [r for r in accuracy if r["given"] == r["want"]]
     sections = {
-        "Every direction: mean [interval] / all": _wide(across),
+        "Every direction: mean [interval] / all": _wide(
+            [r for r in across if r["attribute"] in ("mean", "all")]
+        ),
         "Attributes, averaged over directions": _by_attribute(
             r for r in across if r["attribute"] not in ("parses", "all")
         ),
@@ -47,7 +49,7 @@ def markdown(rows: Sequence[dict]) -> str:
             rows, "tv", lambda r: r["attribute"].startswith("open:")
         ),
         "Events seen and heard at the same moment": _long(rows, "sync"),
-        "Captions that parse": _long(accuracy, "accuracy", lambda r: r["attribute"] == "parses"),
+        "Captions that parse": _wide([r for r in accuracy if r["attribute"] == "parses"]),
         "How often captions mention: distance to the data": _long(
             rows, "tv", lambda r: r["attribute"].startswith("mention:")
         ),
@@ -129,6 +131,10 @@ def _arrow(row: dict) -> str:
     return f"{' + '.join(row['given']) or 'nothing'} → {' + '.join(row['want'])}"
 
 
+def _is_overall(attribute: str) -> bool:
+    return attribute.rpartition(":")[2] in ("mean", "all", "floor")
+
+
 def _interval(row: dict) -> str:
     return f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
 
@@ -140,7 +146,6 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def _wide(rows: list[dict]) -> str:
     """One line a direction, one column a setting."""
-    rows = [r for r in rows if r["attribute"] in ("mean", "all")]
     settings = [setting for setting, _ in _settings(rows)]
     lines: dict[str, dict[tuple[str, int], str]] = {}
     for r in rows:
@@ -153,7 +158,7 @@ def _wide(rows: list[dict]) -> str:
 
 def _by_attribute(rows: Iterable[dict], by_part: bool = False) -> str:
     """One line an attribute (of a part), one column a setting; values are averaged."""
-    rows = list(rows)
+    rows = sorted(rows, key=lambda r: not by_part and _is_overall(r["attribute"]))
     settings = [setting for setting, _ in _settings(rows)]
     lines: dict[str, dict[tuple[str, int], list[dict]]] = {}
     for r in rows:
@@ -167,7 +172,7 @@ def _by_attribute(rows: Iterable[dict], by_part: bool = False) -> str:
 def _long(rows: Iterable[dict], metric: str, which=lambda row: True) -> str:
     """One line a direction and setting, one column an attribute."""
     rows = [r for r in rows if r["metric"] == metric and which(r)]
-    names = list(dict.fromkeys(r["attribute"] for r in rows))
+    names = sorted(dict.fromkeys(r["attribute"] for r in rows), key=_is_overall)
     lines = []
     for (arrow, split, objects), group in groupby(
         rows, lambda r: (_arrow(r), r["split"], r["objects"])

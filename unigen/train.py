@@ -62,7 +62,9 @@ class Trainer:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         parts = self.objective.parts(self.model, rng)
         batch = self.data.batch(self.data.order(self.seed, self.step, self.batch), parts)
-        noise = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        noise = torch.Generator(self.device).manual_seed(
+            int(torch.randint(2**62, (), generator=rng))
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.objective.loss(self.model, batch, noise)
         total = torch.stack(list(losses.values())).sum()
@@ -133,11 +135,17 @@ def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
         prefix, _, folder = str(entry).rpartition("@")
         config, tensors = checkpoint.load_folder(folder)
         for name, spec in config["model"].get("modalities", {}).items():
-            if name in model.modalities and spec.get("words") and f"modalities.{name}".startswith(prefix):
+            if (
+                name in model.modalities
+                and spec.get("words")
+                and f"modalities.{name}".startswith(prefix)
+            ):
                 model.modalities[name].prepare([" ".join(spec["words"])])
         taken = {k: v for k, v in tensors.items() if k.startswith(prefix)}
         if wrong := [k for k, v in taken.items() if k not in own or own[k].shape != v.shape]:
-            raise UsageError(f"init={entry} has {wrong[0]}, which does not fit this model; check model=.")
+            raise UsageError(
+                f"init={entry} has {wrong[0]}, which does not fit this model; check model=."
+            )
         own.update({k: v.to(own[k].dtype) for k, v in taken.items()})
     model.load_state_dict(own)
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from unigen.model import UniGen
 from unigen.tensorfile import read_weights, write_weights
-from unigen.tokens import GLOBAL, Tokens, modality_of
+from unigen.tokens import GLOBAL, modality_of
 
 
 class Latents:
@@ -26,7 +26,9 @@ class Latents:
     ):  # fmt: skip
         """Encode the samples as the objective says, or read them from `folder`."""
         self.count, self.device = count, device
-        parts = [p for p in model.modalities if not objective.teaches_codec or p == objective.modality]
+        parts = [
+            p for p in model.modalities if not objective.teaches_codec or p == objective.modality
+        ]
         key = _key(model, source, count, parts)
         path = None if folder is None else Path(folder) / f"{key}.safetensors"
         if path is not None and path.is_file():
@@ -46,7 +48,7 @@ class Latents:
         generator = torch.Generator().manual_seed(seed * 7919 + epoch)
         return torch.randperm(self.count, generator=generator)[place * batch : (place + 1) * batch]
 
-    def batch(self, index: Tensor, parts: list[str]) -> Tokens:
+    def batch(self, index: Tensor, parts: list[str]) -> dict[str, Tensor]:
         """Return the latents of some samples, with the points of the shared space."""
         index = index.to(self.device)
         return {p: z[index].float() for p, z in self.store.items() if modality_of(p) in parts}
@@ -65,7 +67,7 @@ class Latents:
 @torch.no_grad()
 def _encode(
     model: UniGen, objective: Any, source: Any, count: int, parts: list[str], device: str
-) -> Tokens:
+) -> dict[str, Tensor]:
     store: dict[str, list[Tensor]] = {part: [] for part in parts}
     model.eval()
     bar = tqdm(range(0, count, 64), desc="encoding", file=sys.stderr, mininterval=5.0)

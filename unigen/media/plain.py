@@ -15,7 +15,9 @@ def read_text(path: str | Path) -> str:
     Raises UsageError for a missing file, MediaError for one that is empty, too long or no text.
     """
     if not os.path.isfile(path):
-        raise UsageError(f"{shown(path)} does not exist or is no file; give the path of a text file")
+        raise UsageError(
+            f"{shown(path)} does not exist or is no file; give the path of a text file"
+        )
     with Path(path).open("rb") as file:
         data = file.read(TEXT_BYTES + 1)
     if len(data) > TEXT_BYTES:

@@ -69,7 +69,7 @@ class Modality(nn.Module, ABC):
     def codec_loss(self, raw: Raw, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Return the reconstruction loss of the codec on a raw batch."""
 
-    def log(self, writer: Any, tag: str, raw: Raw, step: int) -> None:  # noqa: B027
+    def log(self, writer: Any, tag: str, raw: Raw, step: int) -> None:
         """Show a raw batch of one in a TensorBoard `SummaryWriter`, if it can show it."""
 
     def take(self, value: Any) -> tuple[Raw, list[str]]:
@@ -88,10 +88,10 @@ class Modality(nn.Module, ABC):
         """Return 1 for the tokens inside a region that the user wrote, 0 elsewhere."""
         raise UsageError(f"keep.{self.name}={region} is not possible: {self.name} has no regions.")
 
-    def attach(self, modalities: Mapping[str, "Modality"]) -> None:  # noqa: B027
+    def attach(self, modalities: Mapping[str, "Modality"]) -> None:
         """Meet the model's other modalities, to share what one of them owns."""
 
-    def prepare(self, raw: Raw) -> None:  # noqa: B027
+    def prepare(self, raw: Raw) -> None:
         """Learn from raw training data what no gradient teaches (a word list, say)."""
 
     def check(self, raw: Raw) -> list[str]:

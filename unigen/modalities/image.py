@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unigen import media
 from unigen.modalities.base import Modality
-from unigen.modalities.regions import box_or_mask, flatten_outside
 from unigen.modalities.codec import PatchCodec, perturb, salience, weighted_error
+from unigen.modalities.regions import box_or_mask, flatten_outside
 
 Pixels = Float[Tensor, "b 3 h w"]  # in [0, 1]
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from unigen import media
 from unigen.errors import UsageError
-from unigen.errors import UsageError
 from unigen.modalities.base import Modality
 
 END, UNKNOWN = 0, 1  # ids before those of the words
@@ -39,7 +38,6 @@ class Text(Modality):
         """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.code = length, capacity, tokens * channels // length
-        self.spec: dict = {}
         self._learn(words)
         self.register_buffer("codes", spread(capacity, self.code), persistent=False)
 
@@ -88,7 +86,9 @@ class Text(Modality):
             notes.append(f"words the model does not know: {shown}")
         if len(units) > self.length:
             rest = len(units) - self.length
-            notes.append(f"cut after {self.length} words, {rest} left out from {units[self.length]!r} on")
+            notes.append(
+                f"cut after {self.length} words, {rest} left out from {units[self.length]!r} on"
+            )
         return notes
 
     def prepare(self, raw: list[str]) -> None:

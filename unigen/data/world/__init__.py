@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unigen.data.world import vocabulary
-from unigen.data.world.captions import describe, toss
+from unigen.data.world.captions import describe
 from unigen.data.world.render import draw_frames
 from unigen.data.world.scenes import SPLITS, Scenes, sample_scenes, uniforms
 from unigen.data.world.sound import sing
@@ -28,14 +28,13 @@ class World:
         rate: int = 16_000,  # audio samples a second
         full: bool = False,  # captions that say everything
         anytime: bool = False,  # images of any moment, a quarter of the event: for image codecs
-        tossed: float = 0.0,  # share of captions with random words in them, for text codecs
         device: str = "cpu",
     ):
         """Describe the world; nothing is drawn before it is asked for."""
         if split not in SPLITS:
             raise UsageError(f"data.split={split} is unknown; choose one of {', '.join(SPLITS)}.")
         self.seed, self.split, self.two, self.full = seed, split, two, full
-        self.anytime, self.tossed = anytime, tossed
+        self.anytime = anytime
         self.size, self.frames, self.rate, self.device = size, frames, rate, device
 
     def scenes(self, index: Tensor) -> Scenes:
@@ -53,19 +52,13 @@ class World:
             "image": lambda: self._frames(scenes, self._moments(index, scenes))[:, 0],
             "video": lambda: self._frames(scenes, self._times()),
             "audio": lambda: sing(self.seed, index, scenes, self.rate),
-            "text": lambda: self._captions(index, scenes),
+            "text": lambda: describe(self.seed, index, scenes, self.full),
         }
         return {part: make[part]() for part in parts}
 
     def order(self, seed: int, step: int, batch: int) -> Tensor:
         """Return the scenes of a training step: always new ones."""
         return torch.arange(step * batch, (step + 1) * batch)
-
-    def _captions(self, index: Tensor, scenes: Scenes) -> list[str]:
-        captions = describe(self.seed, index, scenes, self.full)
-        if self.tossed == 0:
-            return captions
-        return toss(self.seed, index, captions, self.tossed)
 
     def _frames(self, scenes: Scenes, times: Tensor) -> Tensor:
         return draw_frames(scenes, times, self.size, vocabulary.SECONDS / self.frames)

@@ -1,7 +1,6 @@
 """Sentences about scenes: a small grammar with synonyms and attributes that may be left out."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from torch import Tensor
 
@@ -45,60 +44,6 @@ def describe(seed: int, index: Tensor, scenes: Scenes, full: bool = False) -> li
         )
         for i, (count, draw) in enumerate(rows)
     ]  # fmt: skip
-
-
-def toss(seed: int, index: Tensor, captions: list[str], share: float) -> list[str]:
-    """Replace one word in five by any other word, in a share of the captions.
-
-    It teaches a text codec to take no pair of words for granted. No held-out pair is made: its
-    color never comes to stand right before its shape, nor its motion within three words after.
-    """
-    words = _words()
-    draws = uniforms(seed, index, -3, 2 * v.MAX_WORDS + 1).tolist()
-    tossed = []
-    for caption, (chosen, *draw) in zip(captions, draws, strict=True):
-        units = caption.replace(",", " ,").split()
-        for i in range(len(units) if chosen < share else 0):
-            if draw[2 * i] < 0.2:
-                new = [*units[:i], words[int(draw[2 * i + 1] * len(words))], *units[i + 1 :]]
-                units = units if _names_held_out(new) else new
-        tossed.append(" ".join(units).replace(" ,", ","))
-    return tossed
-
-
-def _names_held_out(units: list[str]) -> bool:
-    """Tell whether words name a held-out pair: color before shape, or motion soon after it."""
-    colors, motions = _never()
-    return any(
-        unit in colors.get(units[i - 1], ()) or motions.get(unit, frozenset()) & set(units[i : i + 4])
-        for i, unit in enumerate(units)
-    )
-
-
-@lru_cache
-def _words() -> list[str]:
-    """Return every word of the grammar."""
-    phrases = [p for p, _ in PATTERNS] + [*BACKGROUND_PHRASES, *SOUND_PHRASES, *v.BACKGROUNDS]
-    phrases += [*v.COLORS, *v.REGISTER_WORDS, *v.TIMBRE_WORDS.values(), *v.POSITION_WORDS.values()]
-    phrases += [w for words in (*v.SHAPE_WORDS.values(), *v.SIZE_WORDS.values()) for w in words]
-    phrases += [w for forms in v.MOTION_WORDS.values() for pair in forms for w in pair]
-    phrases += ["a an and at near the in middle that"]
-    text = " ".join(phrases).replace(",", " , ")
-    return sorted({word for word in text.split() if "{" not in word})
-
-
-@lru_cache
-def _never() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
-    """Return the shape words that a color's word, and the motion words that a shape's, lack."""
-    told = {m: {w for pair in forms for phrase in pair for w in phrase.split()}
-            for m, forms in v.MOTION_WORDS.items()}  # fmt: skip
-    colors = {c: frozenset(v.SHAPE_WORDS[s]) for s, c in v.HELD_OUT_COLORS}
-    motions = {
-        word: frozenset(told[m].difference(*(told[o] for o in told if o != m)))
-        for s, m in v.HELD_OUT_MOTIONS
-        for word in v.SHAPE_WORDS[s]
-    }
-    return colors, motions
 
 
 def word_count(sentence: str) -> int:

@@ -125,7 +125,9 @@ def sample_scenes(
     return done
 
 
-def _candidate(draws: Tensor, count: Tensor, background: Tensor, event: Tensor, split: str) -> Scenes:
+def _candidate(
+    draws: Tensor, count: Tensor, background: Tensor, event: Tensor, split: str
+) -> Scenes:
     objects = draws[:, : 2 * _OBJECT_DRAWS].reshape(-1, 2, _OBJECT_DRAWS)
     codes = {
         name: (objects[..., i] * len(values)).long()

@@ -57,7 +57,9 @@ def sing(
         for k, ratio in enumerate((1.0, *v.TIMBRE_RATIOS)):
             sung = (gains[rows, i, k] > 0).nonzero()[:, 0]
             who = rows[sung]
-            angle = torch.addcmul(phases[who, i, k, None], 2 * math.pi * ratio * pitch[who, None], t)
+            angle = torch.addcmul(
+                phases[who, i, k, None], 2 * math.pi * ratio * pitch[who, None], t
+            )
             tone[sung] += gains[who, i, k, None] * angle.sin_()
         tone *= envelopes(scenes.motion[rows, i], scenes.event[rows], t) * loud[rows, i, None]
         wave.index_add_(0, rows, tone)

@@ -40,6 +40,7 @@ FLOORS = {
     "unigen.interop": 3,
     "unigen.data": 4,
     "unigen.train": 4,
+    "unigen.trainer": 4,
     "unigen.generate": 4,
     "unigen.evaluate": 4,
     "unigen.metrics": 4,

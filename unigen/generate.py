@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +89,7 @@ def _again(part: str, source) -> str:
     file = source.get("file") if isinstance(source, dict) else None
     if file is None:
         raise UsageError(f"the recipe's {part} was no file; it cannot be replayed.")
-    if not os.path.isfile(file):
+    if not Path(file).is_file():
         raise UsageError(f"the recipe's {part} {file} does not exist any more.")
     if hashlib.sha256(Path(file).read_bytes()).hexdigest() != source.get("sha256"):
         raise UsageError(f"the recipe's {part} {file} has changed since.")
@@ -119,4 +118,4 @@ def _options(cfg: dict) -> dict:
 
 def _say(notes) -> None:
     for note in notes:
-        print(f"unigen: {note}", file=sys.stderr)
+        sys.stderr.write(f"unigen: {note}\n")

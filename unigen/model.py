@@ -135,13 +135,16 @@ class UniGen(nn.Module):
         """
         walk = named(sampler) if isinstance(sampler, str) else sampler
         if not joint and len(want) > 1:
-            alone = [
-                self.sample([part], {p: z for p, z in given.items() if modality_of(p) not in others},
-                            seeds, steps=steps, guidance=guidance, sampler=walk, noises=noises,
-                            keep=pick(keep or {}, [part]))
-                for part in want for others in [{modality_of(p) for p in want} - {modality_of(part)}]
-            ]  # fmt: skip
-            for states in zip(*alone, strict=True):
+            options = {"steps": steps, "guidance": guidance, "sampler": walk, "noises": noises}
+            names = {modality_of(part) for part in want}
+            walks = []
+            for part in want:
+                others = names - {modality_of(part)}
+                own = {p: z for p, z in given.items() if modality_of(p) not in others}
+                walks.append(
+                    self.sample([part], own, seeds, keep=pick(keep or {}, [part]), **options)
+                )
+            for states in zip(*walks, strict=True):
                 yield {k: z for state in states for k, z in state.items()}
             return
         wanted = [

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.align import Similarity, contrastive
+from unigen.errors import UsageError
 from unigen.modalities.base import Raw
 from unigen.model import UniGen
 
@@ -28,7 +29,10 @@ class Codec:
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the work of the frozen part of the codec."""
-        return model.modality(part).stills(raw)
+        frozen = getattr(model.modality(part), "stills", None)
+        if frozen is None:
+            raise UsageError(f"objective.cached=true: the codec of {part} has no frozen part.")
+        return frozen(raw)
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""

@@ -5,6 +5,7 @@ at the first clock, the flow and the clocks from 1 to 0. The last token dict yie
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -20,14 +21,14 @@ Times = Float[Tensor, " steps"]
 
 def euler(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
     """First order: go to where the predicted data and noise meet at the next clock (DDIM)."""
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x = _move(x, denoise(x, t), flow, t, s)
         yield x
 
 
 def heun(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
     """Second order, two evaluations a step (Karras et al. 2022, algorithm 1)."""
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         first = _velocity(x, denoise(x, t), flow, t)
         guess = {k: x[k] + (s - t) * first[k] for k in x}
         if s == 0:  # the velocity is not defined at the data: end with a first-order step
@@ -44,7 +45,7 @@ def multistep(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) ->
     lambda = log(alpha / sigma); the predicted data are extrapolated over lambda.
     """
     before, h_before = None, None
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x0 = denoise(x, t)
         h = _lambda(flow, s) - _lambda(flow, t)
         if before is None or s == 0 or not torch.isfinite(h_before):

@@ -89,7 +89,7 @@ class UViT(nn.Module):
         return self.clock(fourier(t, _CLOCK, 0.25, 16.0))
 
     def _angles(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n half"]:
-        """Rotate half of the channels: 3/8 of their pairs by seconds, the rest by row and column."""
+        """Rotate half of the channels: 3/8 of the pairs by seconds, the rest by row and column."""
         pairs = self.head // 4
         space = pairs * 5 // 16
         counts = (pairs - 2 * space, space, space)

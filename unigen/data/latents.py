@@ -37,7 +37,10 @@ class Latents:
             self.store = _encode(model, objective, source, count, parts, device)
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_weights(path, self.store)
+                part = path.with_suffix(".part")
+                part.unlink(missing_ok=True)
+                write_weights(part, self.store)
+                part.rename(path)
         if not objective.teaches_codec:
             self._place(model)
 

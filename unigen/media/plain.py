@@ -1,6 +1,5 @@
 """Plain text files: read as UTF-8, up to a megabyte."""
 
-import os
 from pathlib import Path
 
 from unigen.errors import MediaError, UsageError
@@ -14,7 +13,7 @@ def read_text(path: str | Path) -> str:
 
     Raises UsageError for a missing file, MediaError for one that is empty, too long or no text.
     """
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise UsageError(
             f"{shown(path)} does not exist or is no file; give the path of a text file"
         )

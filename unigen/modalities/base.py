@@ -88,6 +88,9 @@ class Modality(nn.Module, ABC):
         """Return 1 for the tokens inside a region that the user wrote, 0 elsewhere."""
         raise UsageError(f"keep.{self.name}={region} is not possible: {self.name} has no regions.")
 
+    def adopt(self, spec: Mapping[str, Any]) -> None:
+        """Take over what another model's spec says of this modality beside its weights."""
+
     def attach(self, modalities: Mapping[str, "Modality"]) -> None:
         """Meet the model's other modalities, to share what one of them owns."""
 
@@ -115,7 +118,7 @@ class Modality(nn.Module, ABC):
         """Measure the latents' mean and standard deviation per channel."""
         features = self.features(raw)
         self.mean.copy_(features.mean((0, 1)))
-        self.std.copy_(features.std((0, 1)))
+        self.std.copy_(features.std((0, 1)).clamp_min(1e-3))
 
 
 class Tower(nn.Module):

@@ -94,6 +94,8 @@ class Image(Modality):
                          mh=self.merge, mw=self.merge, p=self.patch, q=self.patch)  # fmt: skip
 
     def _pixels(self, patches: Tensor) -> Pixels:
-        pixels = rearrange(patches, "b (gh gw mh mw) (c p q) -> b c (gh mh p) (gw mw q)",
-                           gh=self.grid, mh=self.merge, mw=self.merge, p=self.patch, q=self.patch)  # fmt: skip
+        pixels = rearrange(
+            patches, "b (gh gw mh mw) (c p q) -> b c (gh mh p) (gw mw q)",
+            gh=self.grid, mh=self.merge, mw=self.merge, p=self.patch, q=self.patch,
+        )  # fmt: skip
         return (pixels + 1) / 2

@@ -5,6 +5,7 @@ which words stand together, so that a pair never seen is as good as any other.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ class Text(Modality):
                 f"cut after {self.length} words, {rest} left out from {units[self.length]!r} on"
             )
         return notes
+
+    def adopt(self, spec: Mapping[str, Any]) -> None:
+        """Take over the vocabulary of another model, in its order."""
+        if spec.get("words"):
+            self._learn(spec["words"])
 
     def prepare(self, raw: list[str]) -> None:
         """Take the vocabulary from sentences, unless it was given."""

@@ -43,7 +43,8 @@ def _textures(device: str) -> Float[Tensor, "shapes texels"]:
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     radius, arm = torch.hypot(x, y), 0.32
     cross = [(-arm, -1.0), (arm, -1.0), (arm, -arm), (1.0, -arm), (1.0, arm), (arm, arm),
-             (arm, 1.0), (-arm, 1.0), (-arm, arm), (-1.0, arm), (-1.0, -arm), (-arm, -arm)]  # fmt: skip
+             (arm, 1.0), (-arm, 1.0), (-arm, arm), (-1.0, arm), (-1.0, -arm),
+             (-arm, -arm)]  # fmt: skip
     distance = {
         "circle": radius - 0.95,
         "square": _polygon([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], x, y),

@@ -86,7 +86,8 @@ def paths(scenes: Scenes, times: Float[Tensor, "*b f"]) -> tuple[Tensor, Tensor]
         "up": (still, -v.TRAVEL * u, 1), "down": (still, v.TRAVEL * u, 1),
         "bouncing": (still, fall, 1),
         "circling": (v.ORBIT * turn.sin(), v.ORBIT * (1 - turn.cos()), 1),
-        "growing": (still, still, 1 + v.GROWTH * u), "shrinking": (still, still, 1 - v.SHRINKAGE * u),
+        "growing": (still, still, 1 + v.GROWTH * u),
+        "shrinking": (still, still, 1 - v.SHRINKAGE * u),
     }  # fmt: skip
     dx, dy, factor = (torch.zeros_like(fall).expand(-1, 2, -1).clone() for _ in range(3))
     factor += 1

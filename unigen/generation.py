@@ -16,6 +16,8 @@ from unigen import __version__, media
 from unigen.errors import UsageError
 from unigen.tokens import GLOBAL, Tokens, role_of
 
+BATCH = 32  # samples in a forward, unless each is to be alone in its own
+
 
 class Result:
     """What one seed gave: raw media by part, and the recipe that makes them again.
@@ -98,11 +100,12 @@ def generate(
     masks = {p: model.modality(p).kept(region).float() for p, region in keep.items()}
     for part, mask in masks.items():
         raw[part] = model.modality(part).blank(raw[part], mask)
-    size = 1 if deterministic else len(seeds)
+    size = 1 if deterministic else BATCH
     results = []
     for start in range(0, len(seeds), size):
         rows = slice(start, start + size)
-        tokens = model.encode({p: _rows(value, rows, len(seeds)) for p, value in raw.items()})
+        some = {p: _rows(value, rows, len(seeds)) for p, value in raw.items()}
+        tokens = model.encode({p: _on(value, model.device) for p, value in some.items()})
         tokens = {p: z.expand(len(seeds[rows]), -1, -1) for p, z in tokens.items()}
         states = model.sample(
             want, tokens, seeds[rows], keep=masks, joint=joint, **options,
@@ -115,6 +118,7 @@ def generate(
             if callback is not None:
                 callback(number, latents)
         made = model.decode({p: z for p, z in latents.items() if role_of(p) != GLOBAL})
+        made = {p: _on(value, "cpu") for p, value in made.items()}
         for i, seed in enumerate(seeds[rows]):
             recipe = {
                 "unigen": __version__, "torch": torch.__version__, "model": model.hash,
@@ -198,6 +202,10 @@ def _source(value: Any, raw: Any) -> Any:
         digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
         return {"file": str(Path(value).absolute()), "sha256": digest}
     return {"sha256": hashlib.sha256(raw.contiguous().numpy().tobytes()).hexdigest()}
+
+
+def _on(value: Tensor | list, device: torch.device | str) -> Tensor | list:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _rows(value: Tensor | list, rows: slice, count: int) -> Tensor | list:

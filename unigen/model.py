@@ -59,6 +59,11 @@ class UniGen(nn.Module):
             )
         return self.modalities[name]
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return next(self.parameters()).device
+
     def encode(self, raw: Mapping[str, Any]) -> Tokens:
         """Return the latents of raw media, and of every modality its point of the shared space."""
         tokens = {part: self.modality(part).encode(value) for part, value in raw.items()}
@@ -150,8 +155,9 @@ class UniGen(nn.Module):
         wanted = [
             p for name in want for p in (name, f"{name}:{GLOBAL}") if p in self.denoiser.parts
         ]
-        x = {p: (noises or {}).get(p, noise(p, seeds, self._shape(p))) for p in wanted}
-        masks = {p: m[None, :, None].to(x[p].dtype) for p, m in (keep or {}).items()}
+        start = {p: (noises or {}).get(p, noise(p, seeds, self._shape(p))) for p in wanted}
+        x = {p: eps.to(self.device) for p, eps in start.items()}
+        masks = {p: m[None, :, None].to(x[p]) for p, m in (keep or {}).items()}
         fixed = {p: z for p, z in given.items() if p not in x}
         held = {p: given[p] for p in masks}
 

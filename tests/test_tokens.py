@@ -2,7 +2,7 @@
 
 import torch
 
-from unigen.tokens import modality_of, noise, pick, repeat, role_of
+from unigen.tokens import modality_of, noise, pick, role_of
 
 
 def test_a_part_is_a_modality_and_a_role():
@@ -40,10 +40,6 @@ def test_noise_is_standard_normal():
     assert (x.std() - 1).abs() < 0.03
 
 
-def test_repeat_and_pick():
+def test_pick():
     tokens = {"image": torch.randn(2, 3, 4), "text": torch.randn(2, 1, 4)}
-    twice = repeat(tokens, 2)
-    for part, x in tokens.items():
-        assert torch.equal(twice[part][:2], x)
-        assert torch.equal(twice[part][2:], x)
     assert list(pick(tokens, ["text", "audio"])) == ["text"]

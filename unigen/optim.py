@@ -5,8 +5,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 #: Names of matrices that are tables, not maps between hidden features: AdamW takes them.
-_EDGES = ("embed", "table", "place", "queries", "slots", "level", "clock", "squeeze", "expand",
-          "paint", "logits", "tower.out", "head_out", "similarity")  # fmt: skip
+_EDGES = ("embed", "place", "level", "clock", "squeeze", "expand", "paint", "tower.out",
+          "head_out", "similarity")  # fmt: skip
 
 
 def optimizers(

@@ -39,11 +39,6 @@ def noise(
     return torch.stack(draws)
 
 
-def repeat(tokens: Tokens, times: int) -> dict[str, Float[Tensor, "_times_b _n _c"]]:
-    """Return the batch `times` times over."""
-    return {part: torch.cat([x] * times) for part, x in tokens.items()}
-
-
 def pick(tokens: dict[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
     """Return only some parts, those that are there."""
     return {part: tokens[part] for part in parts if part in tokens}

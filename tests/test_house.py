@@ -27,6 +27,7 @@ FLOORS = {
     "unigen.state": 0,
     "unigen.media": 0,
     "unigen.flow": 1,
+    "unigen.lens": 1,
     "unigen.sampler": 1,
     "unigen.uvit": 1,
     "unigen.guidance": 1,

@@ -17,7 +17,8 @@ def batch(model, b=3, seed=0, names=NAMES):
     generator = torch.Generator().manual_seed(seed)
     x = {}
     for name in names:
-        x[name] = torch.randn(b, model.modality(name).tokens, 8, generator=generator)
+        shape = (b, model.modality(name).tokens, model.lens(name).width)
+        x[name] = torch.randn(shape, generator=generator)
         x[f"{name}:global"] = torch.randn(b, 1, 8, generator=generator)
     t = {p: torch.rand(z.shape[:2], generator=generator) for p, z in x.items()}
     return x, t, model.positions(x)
@@ -41,7 +42,7 @@ def test_an_absent_part_is_a_part_never_heard_of(model):
     names = ("image", "text")
     heard = batch(model, names=names)
     torch.manual_seed(0)
-    parts = {p: 8 for p in model.denoiser.parts if p.partition(":")[0] in names}
+    parts = {p: w for p, w in model.denoiser.parts.items() if p.partition(":")[0] in names}
     smaller = UViT(parts, width=32, depth=3, head=16)
     smaller.load_state_dict({k: v for k, v in model.denoiser.state_dict().items()
                              if k in smaller.state_dict()})  # fmt: skip

@@ -21,7 +21,7 @@ DIRECTIONS = [
 def tiny_spec(flow: str = "RectifiedFlow", **flow_options) -> dict:
     """Return the spec of the tiny model."""
     codec = {"channels": 8, "width": [32, 32], "depth": [1, 1], "shared": 8}
-    parts = {p: 8 for n in NAMES for p in (n, f"{n}:global")}
+    parts = {p: 8 for n in NAMES for p in (n, f"{n}:global")} | {"text": 2 * 104}
     return {
         "class": "UniGen",
         "modalities": {
@@ -31,7 +31,7 @@ def tiny_spec(flow: str = "RectifiedFlow", **flow_options) -> dict:
             "audio": {"class": "Audio", "rate": 8000, "window": 1024, "hop": 500, "iterations": 4,
                       **codec},
             "text": {"class": "Text", "words": words(), "tokens": 16, "channels": 8,
-                     "shared": 8},
+                     "capacity": 104, "shared": 8},
         },
         "denoiser": {"class": "UViT", "parts": parts, "width": 32, "depth": 3, "head": 16},
         "flow": {"class": flow, **flow_options},

@@ -12,6 +12,7 @@ from unigen import checkpoint, registry
 from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
 from unigen.guidance import guided
+from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
 from unigen.sampler import named
@@ -39,6 +40,12 @@ class UniGen(nn.Module):
         for modality in modalities.values():
             modality.attach(modalities)
         self.denoiser, self.flow = denoiser, flow
+        for part, width in denoiser.parts.items():
+            if modality_of(part) in modalities and self.lens(part).width != width:
+                raise UsageError(
+                    f"parts.{part}={width}, but {modality_of(part)} shows the denoiser "
+                    f"{self.lens(part).width} numbers a token; set parts.{part} to that."
+                )
         self.sampling = {"steps": 16, "guidance": 1.0, "sampler": "multistep", **(sampling or {})}
 
     def options(self, steps=None, guidance=None, sampler=None) -> dict[str, Any]:
@@ -58,6 +65,11 @@ class UniGen(nn.Module):
                 f"Add one with modality=[...] and conf/modality/{name}.yaml."
             )
         return self.modalities[name]
+
+    def lens(self, part: str) -> Lens:
+        """Return how the denoiser meets a part."""
+        modality = self.modality(part)
+        return modality.shared if role_of(part) == GLOBAL else modality.lens
 
     @property
     def device(self) -> torch.device:
@@ -102,12 +114,10 @@ class UniGen(nn.Module):
         t = draw_clocks(self.flow, x, positions, means, generator)
         eps = {k: torch.randn(z.shape, generator=generator, device=z.device) for k, z in x.items()}
         x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
-        output = self.denoiser(x_t, t, positions)
+        output = self._denoise(x_t, t)
         losses = {}
         for k in x:
-            x0 = self.flow.to_x(output[k], x_t[k], t[k])
-            moving = (t[k] > 0) * self.flow.loss_weight(t[k])
-            error = (x0 - x[k]).square().mean(-1) * moving
+            error = self.lens(k).error(output[k], x[k], x_t[k], t[k], self.flow) * (t[k] > 0)
             losses[k] = error.mean() * (0.05 if role_of(k) == GLOBAL else 1.0)
         return losses
 
@@ -115,8 +125,12 @@ class UniGen(nn.Module):
 
     def predict(self, x: Tokens, t: Clocks) -> Tokens:
         """Return the data that the network sees behind noisy tokens."""
-        output = self.denoiser(x, t, self.positions(x))
-        return {k: self.flow.to_x(output[k], x[k], t[k]) for k in x}
+        output = self._denoise(x, t)
+        return {k: self.lens(k).data(output[k], x[k], t[k], self.flow) for k in x}
+
+    def _denoise(self, x: Tokens, t: Clocks) -> Tokens:
+        seen = {k: self.lens(k).see(x[k], t[k], self.flow) for k in x}
+        return self.denoiser(seen, t, self.positions(x))
 
     @torch.no_grad()
     def sample(
@@ -176,7 +190,9 @@ class UniGen(nn.Module):
 
     def _shape(self, part: str) -> tuple[int, int]:
         modality = self.modality(part)
-        return (1 if role_of(part) == GLOBAL else modality.tokens, self.denoiser.parts[part])
+        if role_of(part) == GLOBAL:
+            return (1, modality.shared.width)
+        return (modality.tokens, modality.channels)
 
     def generate(self, want: Sequence[str], given: Mapping[str, Any] | None = None, **options):
         """Generate the wanted parts given the others; return one `Result` a seed.

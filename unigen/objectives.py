@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.align import Similarity, contrastive
-from unigen.errors import UsageError
 from unigen.modalities.base import Raw
 from unigen.model import UniGen
 
@@ -24,15 +23,12 @@ class Codec:
     teaches_codec = True
 
     def __init__(self, modality: str, cached: bool = False):
-        """modality: whose codec learns. cached: from what the frozen part of it made once."""
+        """modality: whose codec learns. cached: the part with nothing to learn works once."""
         self.modality, self.cached = modality, cached
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
-        """Return what can be made once and kept: the work of the frozen part of the codec."""
-        frozen = getattr(model.modality(part), "stills", None)
-        if frozen is None:
-            raise UsageError(f"objective.cached=true: the codec of {part} has no frozen part.")
-        return frozen(raw)
+        """Return what can be made once and kept: the work of what has nothing to learn."""
+        return model.modality(part).front(raw)
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
@@ -44,8 +40,9 @@ class Codec:
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of the reconstruction."""
-        modality = model.modality(self.modality)
-        return {self.modality: modality.codec_loss(batch[self.modality], generator)}
+        modality, value = model.modality(self.modality), batch[self.modality]
+        front = value if self.cached else modality.front(value)
+        return {self.modality: modality.codec_loss(front, generator)}
 
 
 class Align:

@@ -57,20 +57,26 @@ class Audio(Modality):
 
     def features(self, raw: Wave) -> Float[Tensor, "b n c"]:
         """Return the latents before normalization."""
-        return self.codec.encode(self._patches(self.spectrum(raw)))
+        return self.codec.encode(self._patches(self.front(raw)))
 
     def restore(self, features: Float[Tensor, "b n c"]) -> Wave:
         """Return a waveform with these magnitudes; its phase is made consistent (Griffin-Lim)."""
         return self.wave(self._spectrum(self.codec.decode(features))).clamp(-1, 1)
 
-    def codec_loss(self, raw: Wave, generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the error of the log magnitudes, heavier where there is sound."""
-        real = self.spectrum(raw)
-        made = self._spectrum(self.codec.decode(perturb(self.codec.encode(self._patches(real)),
-                                                        generator)))  # fmt: skip
-        return weighted_error(made, real, 1 + self.foreground * (real > 0.1).float())
+    def codec_loss(
+        self, front: Float[Tensor, "b f k"], generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        """Return the error of the log magnitudes, heavier where there is or was made sound.
 
-    def spectrum(self, raw: Wave) -> Float[Tensor, "b f k"]:
+        Both count: a weight on what there is alone would paint partials wherever one is possible.
+        """
+        z = self.codec.encode(self._patches(front))
+        made = self._spectrum(self.codec.decode(perturb(z, generator)))
+        heard = (front > 0.1) | (made.detach() > 0.1)
+        return weighted_error(made, front, 1 + self.foreground * heard.float())
+
+    @torch.no_grad()
+    def front(self, raw: Wave) -> Float[Tensor, "b f k"]:
         """Return log magnitudes, 0 for silence and about 2 for a full-scale tone."""
         magnitude = self.analyze(raw)[..., : self.windows] * (2 / self.analyze.window.sum())
         return (magnitude / self.quietest).log1p().transpose(1, 2) * 0.3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unigen.errors import UsageError
 from unigen.layers import Block, norm
+from unigen.lens import Lens
 
 Raw = Any  # a batch of raw data: a tensor with batch first, or a list
 
@@ -18,7 +19,8 @@ Raw = Any  # a batch of raw data: a tensor with batch first, or a list
 class Modality(nn.Module, ABC):
     """One kind of data: read, write, encode, decode, positions, embed.
 
-    `name` is the key of its parts; `tokens` x `channels` is the shape of its latents.
+    `name` is the key of its parts; `tokens` x `channels` is the shape of its latents; `lens` is
+    how the denoiser meets them, `shared` how it meets the point of the shared space.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Modality(nn.Module, ABC):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         self.tower = Tower(tokens, channels, shared)
+        self.lens, self.shared = Lens(channels), Lens(shared)
 
     @abstractmethod
     def read(self, path: Path) -> tuple[Raw, list[str]]:
@@ -66,8 +69,12 @@ class Modality(nn.Module, ABC):
         """Return (second, row, column) of every token; rows and columns run from 0 to 1."""
 
     @abstractmethod
-    def codec_loss(self, raw: Raw, generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the reconstruction loss of the codec on a raw batch."""
+    def codec_loss(self, front: Any, generator: torch.Generator | None) -> Float[Tensor, ""]:
+        """Return the reconstruction loss of the codec on what `front` made of a raw batch."""
+
+    def front(self, raw: Raw) -> Any:
+        """Return raw data after the part of the codec that has nothing to learn."""
+        return raw
 
     def log(self, writer: Any, tag: str, raw: Raw, step: int) -> None:
         """Show a raw batch of one in a TensorBoard `SummaryWriter`, if it can show it."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unigen import media
 from unigen.errors import UsageError
+from unigen.lens import Points
 from unigen.modalities.base import Modality
 
 END, UNKNOWN = 0, 1  # ids before those of the words
@@ -33,24 +34,24 @@ class Text(Modality):
         length: int = 32,  # words a sentence, punctuation marks included
         tokens: int = 8,
         channels: int = 32,
-        capacity: int = 256,  # ids: words there is room for, plus two
+        capacity: int = 128,  # ids: words there is room for, plus two
         **common,  # shared, noise_mean: see Modality
     ):
         """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.code = length, capacity, tokens * channels // length
         self._learn(words)
-        self.register_buffer("codes", spread(capacity, self.code), persistent=False)
+        self.lens = Points(spread(capacity, self.code), length // tokens)
 
     def features(self, raw: list[str]) -> Float[Tensor, "b n c"]:
         """Return the points of the words, side by side."""
-        return self.codes[self.tokenize(raw)].reshape(len(raw), self.tokens, self.channels)
+        codes = self.lens.points[self.tokenize(raw)]
+        return codes.reshape(len(raw), self.tokens, self.channels)
 
     def restore(self, features: Float[Tensor, "b n c"]) -> list[str]:
         """Return the sentences whose words are nearest."""
-        points = features.reshape(len(features), self.length, self.code)
-        known = self.codes[: len(self.words) + 2].to(points.dtype)
-        return self.detokenize((points @ known.T).argmax(-1))
+        fit = self.lens.fit(features).flatten(1, 2)[..., : len(self.words) + 2]
+        return self.detokenize(fit.argmax(-1))
 
     def codec_loss(self, raw: list[str], generator: torch.Generator | None) -> Tensor:
         """Refuse: there is nothing to learn."""

@@ -64,14 +64,14 @@ class Video(Modality):
         return torch.arange(self.frames) * (self.seconds / self.frames)
 
     @torch.no_grad()
-    def stills(self, raw: Frames) -> Float[Tensor, "b f p c"]:
+    def front(self, raw: Frames) -> Float[Tensor, "b f p c"]:
         """Return the latents of every frame."""
         z = self.still.encode(rearrange(raw, "b f c h w -> (b f) c h w"))
         return rearrange(z, "(b f) p c -> b f p c", f=self.frames)
 
     def features(self, raw: Frames) -> Float[Tensor, "b n c"]:
         """Return the latents before normalization."""
-        return self.codec.encode(self._fold(self.stills(raw)))
+        return self.codec.encode(self._fold(self.front(raw)))
 
     def restore(self, features: Float[Tensor, "b n c"]) -> Frames:
         """Return pixels in [0, 1]."""
@@ -80,19 +80,15 @@ class Video(Modality):
         return rearrange(frames, "(b f) c h w -> b f c h w", f=self.frames)
 
     def codec_loss(
-        self, raw: Frames | Float[Tensor, "b f p c"], generator: torch.Generator | None
+        self, front: Float[Tensor, "b f p c"], generator: torch.Generator | None
     ) -> Float[Tensor, ""]:
-        """Return the error of the frames' latents, heavier where they differ from the usual.
-
-        raw: frames, or the latents that `stills` made of them.
-        """
-        real = self.stills(raw) if raw.ndim == 5 else raw
-        z = self.codec.encode(self._fold(real))
+        """Return the error of the frames' latents, heavier where they differ from the usual."""
+        z = self.codec.encode(self._fold(front))
         made = self._unfold(self.codec.decode(perturb(z, generator)))
-        usual = real.flatten(1, 2).median(1).values[:, None, None]
-        stands_out = ((real - usual).square().mean(-1) > 0.1).float()
+        usual = front.flatten(1, 2).median(1).values[:, None, None]
+        stands_out = ((front - usual).square().mean(-1) > 0.1).float()
         weight = 1 + self.foreground * stands_out
-        return ((made - real).square().mean(-1) * weight).mean() / weight.mean()
+        return ((made - front).square().mean(-1) * weight).mean() / weight.mean()
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens at their centers, in seconds and fractions of the side."""

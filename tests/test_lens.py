@@ -1,0 +1,93 @@
+"""What the denoiser sees of noisy latents and what its answers stand for."""
+
+import pytest
+import torch
+from tiny import NAMES, tiny_model
+
+from unigen import registry
+from unigen.errors import CheckpointError
+from unigen.flow import PREDICTIONS, VP, RectifiedFlow
+from unigen.lens import Lens, Points
+
+FLOWS = [RectifiedFlow(), VP(), RectifiedFlow("velocity")]
+
+
+@pytest.fixture
+def points():
+    codes = torch.nn.functional.normalize(torch.randn(12, 4), dim=-1) * 2
+    return Points(codes, count=3)
+
+
+def sentence(points, ids):
+    """Latents of one token a row."""
+    return points.points[ids].flatten(-2)
+
+
+def test_plain_latents_are_seen_as_they_are():
+    lens, x_t, t = Lens(8), torch.randn(2, 5, 8), torch.rand(2, 5)
+    assert lens.see(x_t, t, RectifiedFlow()) is x_t
+    assert lens.width == 8
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_error_of_plain_latents_is_the_flow_loss(prediction):
+    flow = RectifiedFlow(prediction)
+    x, eps, t = torch.randn(2, 5, 8), torch.randn(2, 5, 8), 0.2 + 0.6 * torch.rand(2, 5)
+    x_t = flow.interpolate(x, eps, t)
+    right, lens = flow.from_x(x, x_t, t), Lens(8)
+    assert lens.error(right, x, x_t, t, flow).abs().max() < 1e-6
+    wrong = flow.from_x(x + 0.5, x_t, t)
+    assert torch.allclose(lens.error(wrong, x, x_t, t, flow), 0.25 / t.square(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_what_is_seen_is_the_posterior_of_bayes(points, flow):
+    t = torch.tensor([[0.3, 0.6, 0.9]])
+    x_t = torch.randn(1, 3, 12)
+    seen = points.see(x_t, t, flow).unflatten(-1, (3, 12)) / 12**0.5
+    mean = flow.alpha(t)[..., None, None, None] * points.points
+    gap = (x_t.unflatten(-1, (3, 4))[..., None, :] - mean).square().sum(-1)
+    log = -gap / (2 * flow.sigma(t).square()[..., None, None])
+    assert torch.allclose(seen, log.softmax(-1), atol=1e-5)
+    assert seen.shape == (1, 3, 3, 12)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_data_are_seen_as_themselves_and_noise_tells_nothing(points, flow):
+    ids = torch.randint(12, (2, 5, 3))
+    seen = points.see(sentence(points, ids), torch.zeros(2, 5), flow).unflatten(-1, (3, 12))
+    assert torch.equal(seen.argmax(-1), ids)
+    noise = torch.randn(2, 5, 12)
+    almost = points.see(noise, torch.full((2, 5), 0.9999), RectifiedFlow())
+    assert torch.allclose(almost, torch.full_like(almost, 12**-0.5), atol=0.01)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_sure_answer_is_its_point_and_an_open_one_the_mean(points, flow):
+    ids, t = torch.randint(12, (2, 5, 3)), torch.rand(2, 5)
+    sure = 50 * torch.nn.functional.one_hot(ids, 12).float().flatten(-2)
+    x_t, x = torch.randn(2, 5, 12), sentence(points, ids)
+    assert torch.allclose(points.data(sure, x_t, t, flow), x, atol=1e-5)
+    assert points.error(sure, x, x_t, t, flow).max() < 1e-5
+    open_ = torch.zeros_like(sure)
+    mean = points.points.mean(0).repeat(3)
+    assert torch.allclose(points.data(open_, x_t, t, flow), mean.expand(2, 5, -1), atol=1e-5)
+    log_12 = torch.tensor(12.0).log()
+    assert torch.allclose(points.error(open_, x, x_t, t, flow), log_12.expand(2, 5), atol=1e-5)
+
+
+def test_the_model_meets_every_part_through_its_lens():
+    model = tiny_model()
+    for name in NAMES:
+        assert model.lens(name) is model.modality(name).lens
+        assert model.lens(f"{name}:global") is model.modality(name).shared
+        assert model.lens(f"{name}:global").width == 8
+    assert isinstance(model.lens("text"), Points)
+    assert isinstance(model.lens("text:question"), Points)
+
+
+def test_a_width_that_does_not_fit_names_the_right_one():
+    spec = tiny_model().config
+    spec["denoiser"] = {**spec["denoiser"], "parts": {**spec["denoiser"]["parts"], "text": 32}}
+    with pytest.raises(CheckpointError, match=r"parts.text=32.*208 numbers a token"):
+        registry.build(spec)

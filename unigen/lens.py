@@ -1,0 +1,81 @@
+"""How the denoiser meets a part: what it sees of noisy latents, what its output stands for.
+
+Most latents are numbers: the network sees them as they are and predicts them. Latents made of
+known points (the words of a text) are better seen through Bayes' rule: the network sees how likely
+every point is behind the noise and answers with one logit a point (Dieleman et al. 2022, CDCD). The
+latents, their noise and every sampler stay the same.
+"""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unigen.flow import RectifiedFlow
+
+Latents = Float[Tensor, "b n c"]
+Clock = Float[Tensor, "b n"]
+Seen = Float[Tensor, "b n v"]
+
+
+class Lens(nn.Module):
+    """Latents as they are: seen as numbers, answered as the flow's prediction says."""
+
+    def __init__(self, width: int):
+        """`width`: numbers that the denoiser sees and answers for a token."""
+        super().__init__()
+        self.width = width
+
+    def see(self, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Seen:
+        """Return what the denoiser sees of noisy latents."""
+        return x_t
+
+    def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
+        """Return the data that an output of the denoiser stands for."""
+        return flow.to_x(output, x_t, t)
+
+    def error(
+        self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow
+    ) -> Float[Tensor, "b n"]:
+        """Return the flow loss of every token: the squared error of the data, weighted by clock."""
+        error = self.data(output, x_t, t, flow) - x
+        return error.square().mean(-1) * flow.loss_weight(t)
+
+
+class Points(Lens):
+    """Latents that are known points of equal norm, a few side by side in a token."""
+
+    def __init__(self, points: Float[Tensor, "k d"], count: int):
+        """`count`: points in a token."""
+        super().__init__(count * len(points))
+        self.count = count
+        self.register_buffer("points", points, persistent=False)
+
+    def see(self, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Seen:
+        """Return the probability of every point behind the noise, all equally likely before.
+
+        p(k | x_t) ~ exp(alpha x_t.e_k / sigma^2), times sqrt(k) for a useful scale. The noise is
+        taken to be at least 0.05: clean latents are one point, not infinitely one.
+        """
+        sharpness = flow.alpha(t) / flow.sigma(t.clamp_min(0.05)).square()
+        likely = self.fit(x_t) * sharpness[..., None, None]
+        return likely.softmax(-1).flatten(-2) * len(self.points) ** 0.5
+
+    def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
+        """Return the mean of the points under the answered probabilities."""
+        return (self._logits(output).softmax(-1) @ self.points).flatten(-2)
+
+    def error(
+        self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow
+    ) -> Float[Tensor, "b n"]:
+        """Return the cross-entropy of the points, in nats a point, equal at every clock."""
+        right = self.fit(x).argmax(-1)
+        logits = rearrange(self._logits(output), "b n w k -> b k n w")
+        return F.cross_entropy(logits, right, reduction="none").mean(-1)
+
+    def fit(self, x: Latents) -> Float[Tensor, "b n w k"]:
+        """Return the inner product with every point."""
+        return x.float().unflatten(-1, (self.count, -1)) @ self.points.T
+
+    def _logits(self, output: Seen) -> Float[Tensor, "b n w k"]:
+        return output.float().unflatten(-1, (self.count, -1))

@@ -36,6 +36,7 @@ class Audio(Modality):
         width: tuple[int, int] | list[int] = (128, 192),
         depth: tuple[int, int] | list[int] = (1, 2),
         foreground: float = 6.0,  # loss weight of what is not silence
+        mix: float = 0.3,  # share of training sounds that are laid over another one
         iterations: int = 32,  # of Griffin-Lim
         **common,  # shared, noise_mean: see Modality
     ):
@@ -43,7 +44,7 @@ class Audio(Modality):
         self.windows = int(seconds * rate) // hop
         super().__init__(self.windows // patch // merge, channels, **common)
         self.seconds, self.rate, self.hop, self.patch = seconds, rate, hop, patch
-        self.foreground, self.bins = foreground, window // 2 + 1
+        self.foreground, self.mix, self.bins = foreground, mix, window // 2 + 1
         self.codec = PatchCodec(
             patch * self.bins, self.tokens, merge, channels, width=width, depth=depth
         )
@@ -69,7 +70,11 @@ class Audio(Modality):
         """Return the error of the log magnitudes, heavier where there is or was made sound.
 
         Both count: a weight on what there is alone would paint partials wherever one is possible.
+        Some sounds are laid over another, so that no two tones are learned as always together.
         """
+        mixed = torch.rand(len(front), generator=generator, device=front.device) < self.mix
+        over = torch.maximum(front, front.roll(1, 0))
+        front = torch.where(mixed[:, None, None], over, front)
         z = self.codec.encode(self._patches(front))
         made = self._spectrum(self.codec.decode(perturb(z, generator)))
         heard = (front > 0.1) | (made.detach() > 0.1)

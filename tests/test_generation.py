@@ -185,6 +185,11 @@ def test_a_saved_result_can_be_given(model, tmp_path):
         (["image"], {"text": ["a", "b"]}, {"seeds": [1, 2, 3]}, "2 samples for 3 seeds"),
         (["image"], {"audio": []}, {}, "given.audio is empty"),
         (["text"], {"image": "missing.png"}, {}, "missing.png"),
+        (["text"], {"image": torch.zeros(1, 3, 9, 9)}, {}, r"float tensor of shape [b, 3, 16, 16]"),
+        (["text"], {"image": torch.zeros(1, 3, 16, 16).int()}, {}, "torch.int32"),
+        (["text"], {"audio": torch.full((1, 16_000), torch.nan)}, {}, "not finite"),
+        (["text"], {"video": object()}, {}, "given.video is of type object"),
+        (["image"], {"text": 3}, {}, "given.text is of type int"),
     ],
 )
 def test_a_wrong_call_gets_one_sentence_and_exit_code_2(model, want, given, options, words):

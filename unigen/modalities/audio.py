@@ -44,6 +44,7 @@ class Audio(Modality):
         self.windows = int(seconds * rate) // hop
         super().__init__(self.windows // patch // merge, channels, **common)
         self.seconds, self.rate, self.hop, self.patch = seconds, rate, hop, patch
+        self.shape = (int(seconds * rate),)
         self.foreground, self.mix, self.bins = foreground, mix, window // 2 + 1
         self.codec = PatchCodec(
             patch * self.bins, self.tokens, merge, channels, width=width, depth=depth

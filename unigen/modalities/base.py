@@ -27,6 +27,7 @@ class Modality(nn.Module, ABC):
     suffix: str  # of the files it writes
     lessons: int = 0  # raw training samples that `prepare` wants to see
     plain: bool = False  # its files are plain text, told by their suffix alone
+    shape: tuple[int, ...] | None = None  # of one raw sample, where they are tensors
     track: str | None = None  # the modality that its files can carry along, as a video its sound
 
     def __init__(self, tokens: int, channels: int, shared: int = 32, noise_mean: float = 0.5):
@@ -80,8 +81,25 @@ class Modality(nn.Module, ABC):
         """Show a raw batch of one in a TensorBoard `SummaryWriter`, if it can show it."""
 
     def take(self, value: Any) -> tuple[Raw, list[str]]:
-        """Return raw media, and notes, from what a user may give: a path or raw media."""
-        return self.read(Path(value)) if isinstance(value, str | Path) else (value, [])
+        """Return raw media, and notes, from what a user may give: a path or raw media.
+
+        Raises UsageError for raw media that are no finite float tensor of this modality's shape.
+        """
+        if isinstance(value, str | Path):
+            return self.read(Path(value))
+        if self.shape is None:
+            return value, []
+        came = f"of type {type(value).__name__}"
+        if isinstance(value, Tensor):
+            came = f"{value.dtype} of shape {list(value.shape)}"
+            if value.is_floating_point() and value.shape[1:] == self.shape:
+                if value.isfinite().all():
+                    return value, []
+                came = "a tensor with values that are not finite"
+        wanted = ", ".join(map(str, ("b", *self.shape)))
+        raise UsageError(
+            f"given.{self.name} is {came}; give a path, or a float tensor of shape [{wanted}]."
+        )
 
     def join(self, raws: list[Raw]) -> Raw:
         """Return one raw batch from several."""

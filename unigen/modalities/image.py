@@ -37,6 +37,7 @@ class Image(Modality):
         self.grid = size // patch // merge
         super().__init__(self.grid**2, channels, **common)
         self.size, self.patch, self.merge, self.foreground = size, patch, merge, foreground
+        self.shape = (3, size, size)
         self.codec = PatchCodec(
             3 * patch**2, self.tokens, merge**2, channels, width=width, depth=depth
         )

@@ -108,10 +108,12 @@ class Text(Modality):
         text = media.read_text(path)
         return [text], self.check([text])
 
-    def take(self, value: str | Path | list[str]) -> tuple[list[str], list[str]]:
+    def take(self, value: Any) -> tuple[list[str], list[str]]:
         """Return a sentence as it was typed; a `Path` is read."""
         if isinstance(value, Path):
             return self.read(value)
+        if not isinstance(value, str):
+            raise UsageError(f"given.text is of type {type(value).__name__}; give the sentence.")
         return [value], self.check([value])
 
     def join(self, raws: list[list[str]]) -> list[str]:

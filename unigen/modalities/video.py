@@ -45,6 +45,7 @@ class Video(Modality):
     ):
         """Build the codec of motion; latents are frames / span times grid^2 tokens."""
         super().__init__(frames // span * grid**2, channels, **common)
+        self.shape = (frames, 3, size, size)
         self.still_name, self.size, self.grid, self.frames = still, size, grid, frames
         self.seconds, self.span, self.foreground, self.reader = seconds, span, foreground, reader
         self.codec = MotionCodec(span * channels, self.tokens, channels, width, depth)

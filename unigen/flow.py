@@ -108,10 +108,11 @@ class VP(RectifiedFlow):
         prediction: str = "eps",
         beta_min: float = 0.85,  # of the continuous process: 1000 times the first and
         beta_max: float = 12.0,  # last beta of the discrete one (Rombach et al. 2022)
-        **common,  # std, uniform, t_min: see RectifiedFlow
+        t_min: float = 0.002,  # sigma is 0.04 there; noise grows faster than on straight paths
+        **common,  # std, uniform: see RectifiedFlow
     ):
         """Choose the prediction and the schedule."""
-        super().__init__(prediction, **common)
+        super().__init__(prediction, t_min=t_min, **common)
         self.root_min, self.root_max = beta_min**0.5, beta_max**0.5
 
     def _log_alpha(self, t: Tensor) -> Tensor:

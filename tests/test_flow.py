@@ -156,6 +156,17 @@ def test_times_run_from_noise_to_data(steps):
         assert times[-2] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_shifted_times_keep_their_ends_and_the_ratio_of_the_odds(shift):
+    plain, moved = RectifiedFlow(), RectifiedFlow(shift=shift)
+    u, t = plain.times(9), moved.times(9)
+    assert t[0] == 1 and t[-1] == 0 and torch.isclose(t[-2], u[-2])
+    assert (t[:-1] >= u[:-1] - 1e-6).all()
+    even = (t / (1 - t) / shift)[1:-1]
+    even = even / (1 + even)
+    assert torch.allclose(even.diff(), even.diff()[0].expand(len(even) - 1), atol=1e-5)
+
+
 def test_an_unknown_prediction_names_the_known_ones():
     with pytest.raises(UsageError, match=r"flow\.prediction=noise.*x, eps, velocity"):
         RectifiedFlow("noise")

@@ -27,12 +27,14 @@ class RectifiedFlow:
         std: float = 1.0,  # width of the logit-normal density of training noise levels
         uniform: float = 0.1,  # share of noise levels drawn uniformly instead
         t_min: float = 0.05,  # below it the loss weight is constant, and sampling stops there
+        shift: float = 1.0,  # of the sampling clocks towards noise, where scenes are decided
     ):
         """Choose the prediction and the training noise levels (Esser et al. 2024, eq. 19)."""
         if prediction not in PREDICTIONS:
             wanted = ", ".join(PREDICTIONS)
             raise UsageError(f"flow.prediction={prediction} is unknown; choose one of {wanted}.")
         self.prediction, self.std, self.uniform, self.t_min = prediction, std, uniform, t_min
+        self.shift = shift
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return the weight of the data at clock t."""
@@ -96,8 +98,13 @@ class RectifiedFlow:
         return torch.where(flat, uniform, torch.sigmoid(mean + self.std * normal))
 
     def times(self, steps: int) -> Float[Tensor, " n"]:
-        """Return steps + 1 clocks from 1 to 0; the last stop before data is t_min."""
-        return torch.cat([torch.linspace(1, self.t_min, steps), torch.zeros(1)])
+        """Return steps + 1 clocks from 1 to 0; the last stop before data is t_min.
+
+        They are even, then shifted: t = s u / (1 + (s - 1) u) (Esser et al. 2024, eq. 23).
+        """
+        s, t = self.shift, self.t_min
+        u = torch.linspace(1, t / (s - (s - 1) * t), steps)
+        return torch.cat([s * u / (1 + (s - 1) * u), torch.zeros(1)])
 
 
 class VP(RectifiedFlow):
@@ -109,7 +116,7 @@ class VP(RectifiedFlow):
         beta_min: float = 0.85,  # of the continuous process: 1000 times the first and
         beta_max: float = 12.0,  # last beta of the discrete one (Rombach et al. 2022)
         t_min: float = 0.002,  # sigma is 0.04 there; noise grows faster than on straight paths
-        **common,  # std, uniform: see RectifiedFlow
+        **common,  # std, uniform, shift: see RectifiedFlow
     ):
         """Choose the prediction and the schedule."""
         super().__init__(prediction, t_min=t_min, **common)

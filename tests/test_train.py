@@ -262,3 +262,21 @@ def test_gradients_are_clipped():
     trainer.optimizers[0].step = spy
     assert trainer.train_step()["norm"] > 1e-3
     assert norms[0] <= 1.001e-3
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "video"])
+def test_with_encoder_false_only_the_way_back_learns(name):
+    model, world = fresh(), tiny_world()
+    raw = world.batch(torch.arange(3), [name])[name]
+    modality = model.modality(name)
+    with torch.no_grad():
+        z = modality.encode(raw)
+        made = modality.decode(z)
+    trainer = Trainer(model, Codec(name, encoder=False), world, steps=3, batch=4, warmup=1)
+    for _ in range(3):
+        trainer.train_step()
+    with torch.no_grad():
+        assert torch.equal(modality.encode(raw), z)
+        assert not torch.allclose(modality.decode(z), made)
+    moved = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert all(n.startswith(f"modalities.{name}.codec.") for n in moved)

@@ -22,9 +22,12 @@ class Codec:
 
     teaches_codec = True
 
-    def __init__(self, modality: str, cached: bool = False):
-        """modality: whose codec learns. cached: the part with nothing to learn works once."""
-        self.modality, self.cached = modality, cached
+    def __init__(self, modality: str, cached: bool = False, encoder: bool = True):
+        """modality: whose codec learns. cached: the part with nothing to learn works once.
+
+        encoder: False lets only the way back learn, so that latents made before stay valid.
+        """
+        self.modality, self.cached, self.moves_latents = modality, cached, encoder
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the work of what has nothing to learn."""
@@ -32,7 +35,8 @@ class Codec:
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
-        return model.modality(self.modality)
+        modality = model.modality(self.modality)
+        return modality if self.moves_latents else modality.codec.back
 
     def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
         """Return the parts of a batch."""
@@ -48,7 +52,7 @@ class Codec:
 class Align:
     """Contrastive training of the towers, on latents."""
 
-    teaches_codec, cached = False, True
+    teaches_codec, moves_latents, cached = False, False, True
 
     def __init__(self, anchor: str | None = None):
         """`anchor`: the modality whose tower stands still (frozen-anchor regime); none: dynamic."""
@@ -83,7 +87,7 @@ class Align:
 class Denoise:
     """The flow loss over random subsets of the modalities."""
 
-    teaches_codec, cached = False, True
+    teaches_codec, moves_latents, cached = False, False, True
 
     def __init__(self, shares: tuple[float, ...] | list[float] = (0.08, 0.32, 0.34, 0.26)):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""

@@ -78,7 +78,7 @@ def run(cfg: dict) -> Path:
         if latest.folder is not None:
             trainer.load_state(*runs.load_step(latest.folder))
         _loop(trainer, out, **every)
-        if objective.teaches_codec:
+        if objective.moves_latents:
             _calibrate(trainer, source)
         export(trainer, out / "model")
     return out / "model"

@@ -36,7 +36,7 @@ class Audio(Modality):
         width: tuple[int, int] | list[int] = (128, 192),
         depth: tuple[int, int] | list[int] = (1, 2),
         foreground: float = 6.0,  # loss weight of what is not silence
-        mix: float = 0.3,  # share of training sounds that are laid over another one
+        mix: float = 0.5,  # share of training sounds that get the treble of another one
         iterations: int = 32,  # of Griffin-Lim
         **common,  # shared, noise_mean: see Modality
     ):
@@ -71,11 +71,12 @@ class Audio(Modality):
         """Return the error of the log magnitudes, heavier where there is or was made sound.
 
         Both count: a weight on what there is alone would paint partials wherever one is possible.
-        Some sounds are laid over another, so that no two tones are learned as always together.
+        Some sounds get the treble of another, so that no tones are learned as always together.
         """
-        mixed = torch.rand(len(front), generator=generator, device=front.device) < self.mix
-        over = torch.maximum(front, front.roll(1, 0))
-        front = torch.where(mixed[:, None, None], over, front)
+        draw = torch.rand(2, len(front), 1, 1, generator=generator, device=front.device)
+        cut = self.bins ** (0.4 + 0.6 * draw[0])  # log-uniform, from about 200 Hz
+        above = torch.arange(self.bins, device=front.device) >= cut
+        front = torch.where(above & (draw[1] < self.mix), front.roll(1, 0), front)
         z = self.codec.encode(self._patches(front))
         made = self._spectrum(self.codec.decode(perturb(z, generator)))
         heard = (front > 0.1) | (made.detach() > 0.1)

@@ -46,6 +46,12 @@ class PatchCodec(nn.Module):
         self.unfold, self.place_fine = nn.Linear(coarse, merge * fine), place(tokens * merge, fine)
         self.paint = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, patch))
 
+    @property
+    def back(self) -> nn.ModuleDict:
+        """Return the layers from the latents back to patches."""
+        names = ("expand", "coarse_out", "unfold", "fine_out", "paint")
+        return nn.ModuleDict({name: getattr(self, name) for name in names})
+
     def encode(self, patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b n c"]:
         """Return latents whose channels have mean 0 and variance 1 within each token."""
         x = self.fine_in(self.embed(patches) + self.place_in)
@@ -75,6 +81,11 @@ class MotionCodec(nn.Module):
         self.place_in = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.place_out = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.encoder, self.decoder = stack(), stack()
+
+    @property
+    def back(self) -> nn.ModuleDict:
+        """Return the layers from the latents back to runs."""
+        return nn.ModuleDict({name: getattr(self, name) for name in ("expand", "decoder", "paint")})
 
     def encode(self, runs: Float[Tensor, "b n p"]) -> Float[Tensor, "b n c"]:
         """Return latents whose channels have mean 0 and variance 1 within each token."""

@@ -64,7 +64,8 @@ def dispatch(argv: list[str]) -> int:
 
 def _run(command: Command) -> None:
     """Compose the configuration of `command` with Hydra and call its task, once or as a sweep."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads yield; read when torch loads
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads yield, after a short
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # wait; read when torch loads
     import hydra
     from hydra.errors import HydraException
 

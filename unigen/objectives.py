@@ -89,7 +89,7 @@ class Denoise:
 
     teaches_codec, moves_latents, cached = False, False, True
 
-    def __init__(self, shares: tuple[float, ...] | list[float] = (0.08, 0.32, 0.34, 0.26)):
+    def __init__(self, shares: tuple[float, ...] | list[float] = (0.05, 0.45, 0.3, 0.2)):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""
         self.shares = shares
 

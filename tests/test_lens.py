@@ -5,7 +5,7 @@ import torch
 from tiny import NAMES, tiny_model
 
 from unigen import registry
-from unigen.errors import CheckpointError
+from unigen.errors import CheckpointError, UsageError
 from unigen.flow import PREDICTIONS, VP, RectifiedFlow
 from unigen.lens import Lens, Points
 
@@ -74,6 +74,19 @@ def test_a_sure_answer_is_its_point_and_an_open_one_the_mean(points, flow):
     assert torch.allclose(points.data(open_, x_t, t, flow), mean.expand(2, 5, -1), atol=1e-5)
     log_12 = torch.tensor(12.0).log()
     assert torch.allclose(points.error(open_, x, x_t, t, flow), log_12.expand(2, 5), atol=1e-5)
+
+
+def test_a_low_temperature_believes_the_likeliest_point(points):
+    cold = Points(points.points, count=3, temperature=0.01)
+    output, x_t, t = torch.randn(2, 5, 36), torch.randn(2, 5, 12), torch.rand(2, 5)
+    best = output.unflatten(-1, (3, 12)).argmax(-1)
+    gap = cold.data(output, x_t, t, RectifiedFlow()) - sentence(points, best)
+    assert gap.abs().median() < 1e-3
+    x = sentence(points, torch.randint(12, (2, 5, 3)))
+    loss = points.error(output, x, x_t, t, RectifiedFlow())
+    assert torch.equal(cold.error(output, x, x_t, t, RectifiedFlow()), loss)
+    with pytest.raises(UsageError, match="temperature=0.0"):
+        Points(points.points, count=3, temperature=0.0)
 
 
 def test_the_model_meets_every_part_through_its_lens():

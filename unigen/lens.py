@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
 
 Latents = Float[Tensor, "b n c"]
@@ -45,10 +46,15 @@ class Lens(nn.Module):
 class Points(Lens):
     """Latents that are known points of equal norm, a few side by side in a token."""
 
-    def __init__(self, points: Float[Tensor, "k d"], count: int):
-        """`count`: points in a token."""
+    def __init__(self, points: Float[Tensor, "k d"], count: int, temperature: float = 1.0):
+        """count: points in a token. temperature: of the answers that sampling believes, see `data`.
+
+        Raises UsageError for a temperature that is not above 0.
+        """
+        if not temperature > 0:
+            raise UsageError(f"temperature={temperature} is not above 0; 1 leaves answers alone.")
         super().__init__(count * len(points))
-        self.count = count
+        self.count, self.temperature = count, temperature
         self.register_buffer("points", points, persistent=False)
 
     def see(self, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Seen:
@@ -62,8 +68,12 @@ class Points(Lens):
         return likely.softmax(-1).flatten(-2) * len(self.points) ** 0.5
 
     def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
-        """Return the mean of the points under the answered probabilities."""
-        return (self._logits(output).softmax(-1) @ self.points).flatten(-2)
+        """Return the mean of the points under the answered probabilities.
+
+        A temperature below 1 makes neighbors agree sooner, at the price of rarer words.
+        """
+        likely = (self._logits(output) / self.temperature).softmax(-1)
+        return (likely @ self.points).flatten(-2)
 
     def error(
         self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow

@@ -35,13 +35,14 @@ class Text(Modality):
         tokens: int = 8,
         channels: int = 32,
         capacity: int = 128,  # ids: words there is room for, plus two
+        temperature: float = 1.0,  # of the words that sampling believes in: see lens.Points
         **common,  # shared, noise_mean: see Modality
     ):
         """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.code = length, capacity, tokens * channels // length
         self._learn(words)
-        self.lens = Points(spread(capacity, self.code), length // tokens)
+        self.lens = Points(spread(capacity, self.code), length // tokens, temperature)
 
     def features(self, raw: list[str]) -> Float[Tensor, "b n c"]:
         """Return the points of the words, side by side."""

@@ -36,7 +36,7 @@ class Audio(Modality):
         width: tuple[int, int] | list[int] = (128, 192),
         depth: tuple[int, int] | list[int] = (1, 2),
         foreground: float = 6.0,  # loss weight of what is not silence
-        mix: float = 0.5,  # share of training sounds that get the treble of another one
+        mix: float = 0.6,  # share of training sounds that are mixed with another one
         iterations: int = 32,  # of Griffin-Lim
         **common,  # shared, noise_mean: see Modality
     ):
@@ -71,12 +71,9 @@ class Audio(Modality):
         """Return the error of the log magnitudes, heavier where there is or was made sound.
 
         Both count: a weight on what there is alone would paint partials wherever one is possible.
-        Some sounds get the treble of another, so that no tones are learned as always together.
+        Some sounds are mixed, so that no tones are learned as always together.
         """
-        draw = torch.rand(2, len(front), 1, 1, generator=generator, device=front.device)
-        cut = self.bins ** (0.4 + 0.6 * draw[0])  # log-uniform, from about 200 Hz
-        above = torch.arange(self.bins, device=front.device) >= cut
-        front = torch.where(above & (draw[1] < self.mix), front.roll(1, 0), front)
+        front = self._mixed(front, generator)
         z = self.codec.encode(self._patches(front))
         made = self._spectrum(self.codec.decode(perturb(z, generator)))
         heard = (front > 0.1) | (made.detach() > 0.1)
@@ -135,6 +132,15 @@ class Audio(Modality):
     def blank(self, raw: Wave, kept: Float[Tensor, " n"]) -> Wave:
         """Silence what is not kept."""
         return raw * kept.repeat_interleave(raw.shape[1] // self.tokens)
+
+    def _mixed(self, front: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Lay some sounds over another, give others the treble of another."""
+        draw = torch.rand(3, len(front), 1, 1, generator=generator, device=front.device)
+        other = front.roll(1, 0)
+        cut = self.bins ** (0.4 + 0.6 * draw[0])  # log-uniform, from about 200 Hz
+        treble = torch.where(torch.arange(self.bins, device=front.device) < cut, front, other)
+        mixed = torch.where(draw[1] < 0.5, treble, torch.maximum(front, other))
+        return torch.where(draw[2] < self.mix, mixed, front)
 
     def _patches(self, spectrum: Tensor) -> Tensor:
         return rearrange(spectrum, "b (n f) k -> b n (f k)", f=self.patch)

@@ -10,35 +10,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen.errors import UsageError
-from unigen.sampler import Denoise
 from unigen.tokens import Tokens, modality_of
 
-INTERVAL = (0.1, 0.9)  # clocks between which guidance acts (Kynkaanniemi et al. 2024)
+#: Clocks between which guidance acts (Kynkaanniemi et al. 2024). Latents of few tokens are decided
+#: above 0.8, where nothing but the condition tells them; below 0.4 nothing is left to guide.
+INTERVAL = (0.4, 1.0)
 
 
 def guided(
-    denoise: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float]
-) -> Denoise:
-    """Return a denoiser that goes further in the direction of what is given.
+    answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float]
+) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:
+    """Return answers that go further in the direction of what is given.
 
-    x = x(C) + (w - 1) (x(C) - x()) with one weight, or + sum_c (w_c - 1) (x(C) - x(C without c)).
-    `denoise(x, t, fixed)` predicts the data with some conditions.
+    y = y(C) + (w - 1) (y(C) - y()) with one weight, or + sum_c (w_c - 1) (y(C) - y(C without c)).
+    `answer(x, t, fixed)` is what the network says with some conditions. Data, noise and velocity
+    are affine in each other, so for these it is the guidance of any; for words it is that of their
+    log probabilities.
     """
     weights = _weights(given, guidance)
     if not weights:
-        return lambda x, t: denoise(x, t, given)
+        return lambda x, t: answer(x, t, given)
 
-    def predict(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
-        x0 = denoise(x, t, given)
+    def further(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+        y = answer(x, t, given)
         if not INTERVAL[0] <= float(t) <= INTERVAL[1]:
-            return x0
-        result = dict(x0)
+            return y
+        result = dict(y)
         for parts, w in weights:
-            without = denoise(x, t, {p: z for p, z in given.items() if p not in parts})
-            result = {p: result[p] + (w - 1) * (x0[p] - without[p]) for p in x0}
+            without = answer(x, t, {p: z for p, z in given.items() if p not in parts})
+            result = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in y}
         return result
 
-    return predict
+    return further
 
 
 def _weights(

@@ -125,7 +125,9 @@ class UniGen(nn.Module):
 
     def predict(self, x: Tokens, t: Clocks) -> Tokens:
         """Return the data that the network sees behind noisy tokens."""
-        output = self._denoise(x, t)
+        return self._data(self._denoise(x, t), x, t)
+
+    def _data(self, output: Tokens, x: Tokens, t: Clocks) -> Tokens:
         return {k: self.lens(k).data(output[k], x[k], t[k], self.flow) for k in x}
 
     def _denoise(self, x: Tokens, t: Clocks) -> Tokens:
@@ -175,18 +177,27 @@ class UniGen(nn.Module):
         fixed = {p: z for p, z in given.items() if p not in x}
         held = {p: given[p] for p in masks}
 
-        def denoise(x: Tokens, t: Float[Tensor, ""], fixed: Tokens = fixed) -> Tokens:
-            """Predict the data of the wanted parts at one clock, conditions at clock 0."""
-            clocks = {p: t.expand(z.shape[:2]) for p, z in x.items()}
-            for p, m in masks.items():
-                x = {**x, p: torch.where(m > 0, held[p], x[p])}
-                clocks[p] = clocks[p] * (1 - m[..., 0])
-            still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
-            x0 = self.predict({**x, **fixed}, {**clocks, **still})
-            x0 = {p: x0[p] for p in x}
-            return {**x0, **{p: torch.where(m > 0, held[p], x0[p]) for p, m in masks.items()}}
+        def keep_held(x: Tokens) -> Tokens:
+            return {**x, **{p: torch.where(m > 0, held[p], x[p]) for p, m in masks.items()}}
 
-        yield from walk(guided(denoise, fixed, guidance), x, self.flow, self.flow.times(steps))
+        def clocks(x: Tokens, t: Float[Tensor, ""]) -> Clocks:
+            moving = {p: t.expand(z.shape[:2]) for p, z in x.items()}
+            return {**moving, **{p: moving[p] * (1 - m[..., 0]) for p, m in masks.items()}}
+
+        def answer(x: Tokens, t: Float[Tensor, ""], fixed: Tokens) -> Tokens:
+            """Ask the network for the wanted parts at one clock, conditions at clock 0."""
+            still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
+            output = self._denoise({**x, **fixed}, {**clocks(x, t), **still})
+            return {p: output[p] for p in x}
+
+        answers = guided(answer, fixed, guidance)
+
+        def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+            """Predict the data of the wanted parts."""
+            x = keep_held(x)
+            return keep_held(self._data(answers(x, t), x, clocks(x, t)))
+
+        yield from walk(denoise, x, self.flow, self.flow.times(steps))
 
     def _shape(self, part: str) -> tuple[int, int]:
         modality = self.modality(part)

@@ -19,7 +19,7 @@ def denoise(x, t, fixed):
 
 
 def level(guidance, given=GIVEN, t=T):
-    return guided(denoise, given, guidance)(X, t)["image"].unique().item()
+    return guided(denoise, given, guidance, {"image"})(X, t)["image"].unique().item()
 
 
 def test_one_is_off():
@@ -59,10 +59,17 @@ def test_off_costs_one_pass():
         calls.append(set(fixed))
         return denoise(x, t, fixed)
 
-    guided(counted, GIVEN, 1.0)(X, T)
+    guided(counted, GIVEN, 1.0, {"image"})(X, T)
     assert calls == [set(GIVEN)]
-    guided(counted, GIVEN, {"text": 2.0})(X, T)
+    guided(counted, GIVEN, {"text": 2.0}, {"image"})(X, T)
     assert calls[1:] == [set(GIVEN), {"audio"}]
+
+
+def test_it_leaves_other_parts_alone():
+    both = {**X, "text:answer": torch.zeros(2, 1, 3)}
+    made = guided(denoise, GIVEN, 3.0, {"image"})(both, T)
+    assert (made["image"] == 67).all() and (made["text:answer"] == 23).all()
+    assert (guided(denoise, GIVEN, 3.0, set())(X, T)["image"] == 23).all()
 
 
 def test_a_weight_for_what_is_not_given_is_an_error():

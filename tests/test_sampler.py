@@ -7,12 +7,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from unigen import sampler
 from unigen.errors import UsageError
 from unigen.flow import VP, RectifiedFlow
-from unigen.sampler import SAMPLERS, named
+from unigen.sampler import SAMPLERS, ancestral, named
 
 MU, SD = 0.7, 0.4
 FLOWS = (RectifiedFlow, VP)
+EXACT = [name for name in SAMPLERS if name != "ancestral"]
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -36,6 +38,12 @@ def normal(n):
     """Return n standard normal numbers: the quantiles, so that their moments are known."""
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     return (math.sqrt(2) * torch.erfinv(2 * u - 1)).reshape(n, 1, 1)
+
+
+def fresh(step, n=1001):
+    """Return the noise of a step: the quantiles in random order."""
+    generator = torch.Generator().manual_seed(step)
+    return {"part": normal(n)[torch.randperm(n, generator=generator)]}
 
 
 def last(steps):
@@ -66,13 +74,26 @@ def test_second_order_is_better():
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", EXACT)
 def test_a_gaussian_comes_back_as_that_gaussian(flow, name):
     flow = flow(t_min=0.002)  # the last step, from t_min to 0, takes a mean
     x = last(SAMPLERS[name](posterior(flow), {"part": normal(1001)}, flow, flow.times(200)))
     assert x.mean() == pytest.approx(MU, abs=0.02)
     assert x.std() == pytest.approx(SD, rel=0.02)
     assert (x.flatten().diff() > 0).all()  # the map is monotone: quantiles go to quantiles
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_with_new_noise_a_gaussian_comes_back_the_better_the_smaller_the_steps(flow):
+    flow, n, off = flow(t_min=0.002), 20_001, []
+    for steps in (50, 200, 800):
+        x = {"part": normal(n)}
+        walk = ancestral(posterior(flow), x, flow, flow.times(steps), lambda i: fresh(i, n))
+        x = last(walk)
+        assert x.mean() == pytest.approx(MU, abs=0.02)
+        off.append(abs(x.std() / SD - 1).item())
+    assert off[0] > 1.5 * off[1] > 2.25 * off[2]
+    assert off[2] < 0.05
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -85,7 +106,10 @@ def test_every_step_is_yielded_and_the_last_is_the_data(name):
 
     x = {"part": torch.randn(2, 3, 4), "other": torch.randn(2, 1, 5)}
     kept = {k: z.clone() for k, z in x.items()}
-    steps = SAMPLERS[name](denoise, x, flow, flow.times(5))
+    def noise(step):
+        return {k: torch.full_like(z, step) for k, z in x.items()}
+
+    steps = SAMPLERS[name](denoise, x, flow, flow.times(5), noise)
     assert calls == []  # nothing is computed before it is asked for
     states = list(steps)
     assert len(states) == 5
@@ -101,7 +125,7 @@ def test_every_step_is_yielded_and_the_last_is_the_data(name):
 def test_one_step_is_one_prediction(name):
     flow = RectifiedFlow()
     (state,) = SAMPLERS[name](lambda x, t: {"part": 2 * x["part"]}, {"part": torch.ones(1, 1, 1)},
-                              flow, flow.times(1))  # fmt: skip
+                              flow, flow.times(1), fresh)  # fmt: skip
     assert state["part"].item() == 2
 
 
@@ -115,7 +139,7 @@ def test_one_call_a_step(name):
 
 def test_an_unknown_sampler_names_the_known_ones():
     assert named("heun") is SAMPLERS["heun"]
-    with pytest.raises(UsageError, match="sampler=ddpm.*euler, heun, multistep"):
+    with pytest.raises(UsageError, match="sampler=ddpm.*ancestral, euler, heun, multistep"):
         named("ddpm")
 
 
@@ -150,3 +174,28 @@ def test_the_schedulers_of_diffusers_walk_the_same_path(name, scheduler):
     ours = SAMPLERS[name](posterior(flow), {"part": x}, flow, times)
     for a, b in zip(ours, path, strict=True):  # the discrete schedule differs by 1 / 1000
         assert torch.allclose(a["part"], b, atol=5e-3)
+
+
+def test_ancestral_is_the_posterior_of_diffusers_with_a_churn_of_one(monkeypatch):
+    monkeypatch.setattr(sampler, "CHURN", 1.0)
+    scheduler = DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False)
+    scheduler.set_timesteps(25)
+    flow, x = VP(), normal(9).float()
+    noise = [torch.randn(9, 1, 1, generator=torch.Generator().manual_seed(i)) for i in range(25)]
+    times = torch.cat([(scheduler.timesteps + 1) / 1000, torch.zeros(1)])
+    times = times - (times == 1) * 1e-6  # from pure noise, the first step would keep its noise
+    ours = ancestral(posterior(flow), {"part": x}, flow, times, lambda i: {"part": noise[i]})
+    theirs = x
+    for step, mine, z in zip(scheduler.timesteps, ours, noise, strict=True):
+        x0 = posterior(flow)({"part": theirs}, (step + 1) / 1000)["part"]
+        theirs = scheduler.step(x0, step, theirs, eta=1.0, variance_noise=z).prev_sample
+        if step != scheduler.timesteps[-1]:
+            assert torch.allclose(mine["part"], theirs, atol=1e-2)
+
+
+def test_without_churn_ancestral_is_euler(monkeypatch):
+    monkeypatch.setattr(sampler, "CHURN", 0.0)
+    flow, x = RectifiedFlow(), {"part": normal(9)}
+    a = last(ancestral(posterior(flow), x, flow, flow.times(12), fresh))
+    b = last(SAMPLERS["euler"](posterior(flow), x, flow, flow.times(12)))
+    assert torch.allclose(a, b, atol=1e-6)

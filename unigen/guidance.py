@@ -4,7 +4,7 @@ The unconditional pass needs no null token: the given parts are left out of the 
 (Ho and Salimans 2022; Bao et al. 2023b for the weights' meaning, where 1 is off).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,30 +18,31 @@ INTERVAL = (0.4, 1.0)
 
 
 def guided(
-    answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float]
-) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:
+    answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float],
+    parts: Collection[str],
+) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
     """Return answers that go further in the direction of what is given.
 
     y = y(C) + (w - 1) (y(C) - y()) with one weight, or + sum_c (w_c - 1) (y(C) - y(C without c)).
-    `answer(x, t, fixed)` is what the network says with some conditions. Data, noise and velocity
-    are affine in each other, so for these it is the guidance of any; for words it is that of their
-    log probabilities.
+    `answer(x, t, fixed)` is what the network says with some conditions; `parts` are those that
+    guidance acts on. Data, noise and velocity are affine in each other: guiding one guides all.
     """
     weights = _weights(given, guidance)
-    if not weights:
+    if not weights or not parts:
         return lambda x, t: answer(x, t, given)
 
-    def further(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+    def push(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         y = answer(x, t, given)
         if not INTERVAL[0] <= float(t) <= INTERVAL[1]:
             return y
         result = dict(y)
-        for parts, w in weights:
-            without = answer(x, t, {p: z for p, z in given.items() if p not in parts})
-            result = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in y}
+        for names, w in weights:
+            without = answer(x, t, {p: z for p, z in given.items() if p not in names})
+            further = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in parts}
+            result = {**result, **further}
         return result
 
-    return further
+    return push
 
 
 def _weights(

@@ -22,6 +22,8 @@ Seen = Float[Tensor, "b n v"]
 class Lens(nn.Module):
     """Latents as they are: seen as numbers, answered as the flow's prediction says."""
 
+    guided = True  # whether guidance acts on the answers
+
     def __init__(self, width: int):
         """`width`: numbers that the denoiser sees and answers for a token."""
         super().__init__()
@@ -44,7 +46,12 @@ class Lens(nn.Module):
 
 
 class Points(Lens):
-    """Latents that are known points of equal norm, a few side by side in a token."""
+    """Latents that are known points of equal norm, a few side by side in a token.
+
+    Guidance leaves them alone: pushed one by one, neighbors stop fitting together.
+    """
+
+    guided = False
 
     def __init__(self, points: Float[Tensor, "k d"], count: int, temperature: float = 1.0):
         """count: points in a token. temperature: of the answers that sampling believes, see `data`.

@@ -190,14 +190,17 @@ class UniGen(nn.Module):
             output = self._denoise({**x, **fixed}, {**clocks(x, t), **still})
             return {p: output[p] for p in x}
 
-        answers = guided(answer, fixed, guidance)
+        answers = guided(answer, fixed, guidance, {p for p in x if self.lens(p).guided})
 
         def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
             """Predict the data of the wanted parts."""
             x = keep_held(x)
             return keep_held(self._data(answers(x, t), x, clocks(x, t)))
 
-        yield from walk(denoise, x, self.flow, self.flow.times(steps))
+        def fresh(step: int) -> Tokens:
+            return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in x.items()}
+
+        yield from walk(denoise, x, self.flow, self.flow.times(steps), fresh)
 
     def _shape(self, part: str) -> tuple[int, int]:
         modality = self.modality(part)

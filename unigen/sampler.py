@@ -1,7 +1,8 @@
 """Samplers: generator functions that walk tokens from noise to data and yield every step.
 
-Each takes the same four arguments: a `denoise(x, t)` that returns the predicted data, the tokens
-at the first clock, the flow and the clocks from 1 to 0. The last token dict yielded is the result.
+Each takes the same arguments: a `denoise(x, t)` that returns the predicted data, the tokens at the
+first clock, the flow, the clocks from 1 to 0 and, if it is stochastic, `fresh(step)`, the noise of
+a step. The last token dict yielded is the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,16 +18,23 @@ from unigen.tokens import Tokens
 
 Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
 Times = Float[Tensor, " steps"]
+Fresh = Callable[[int], Tokens]
+
+CHURN = 4.0  # of `ancestral`: 0 is the walk of Euler, 1 the posterior of the process
 
 
-def euler(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+def euler(
+    denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh | None = None
+) -> Iterator[Tokens]:
     """First order: go to where the predicted data and noise meet at the next clock (DDIM)."""
     for t, s in pairwise(times):
         x = _move(x, denoise(x, t), flow, t, s)
         yield x
 
 
-def heun(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+def heun(
+    denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh | None = None
+) -> Iterator[Tokens]:
     """Second order, two evaluations a step (Karras et al. 2022, algorithm 1)."""
     for t, s in pairwise(times):
         first = _velocity(x, denoise(x, t), flow, t)
@@ -39,7 +47,9 @@ def heun(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iter
         yield x
 
 
-def multistep(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) -> Iterator[Tokens]:
+def multistep(
+    denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh | None = None
+) -> Iterator[Tokens]:
     """Second order, one evaluation a step: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
 
     lambda = log(alpha / sigma); the predicted data are extrapolated over lambda.
@@ -58,7 +68,26 @@ def multistep(denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times) ->
         yield x
 
 
-SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep}
+def ancestral(
+    denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh
+) -> Iterator[Tokens]:
+    """First order and stochastic: some of the noise of every step is new.
+
+    x_s = alpha_s x0 + sigma_s (k eps + sqrt(1 - k^2) z) with k = exp(-CHURN (lambda_s - lambda_t))
+    and new z; the first step keeps its noise. For small steps the marginals are right for any churn
+    (Song et al. 2021, eq. 12; Karras et al. 2022, eq. 8). New noise lets later steps mend what
+    earlier ones decided against each other.
+    """
+    for step, (t, s) in enumerate(pairwise(times)):
+        x0 = denoise(x, t)
+        kept = (-CHURN * (_lambda(flow, s) - _lambda(flow, t))).exp() if s > 0 and t < 1 else 1.0
+        new, z = (1 - kept**2) ** 0.5, fresh(step) if kept < 1 else x
+        eps = {p: (x[p] - flow.alpha(t) * x0[p]) / flow.sigma(t) for p in x}
+        x = {p: flow.alpha(s) * x0[p] + flow.sigma(s) * (kept * eps[p] + new * z[p]) for p in x}
+        yield x
+
+
+SAMPLERS = {"ancestral": ancestral, "euler": euler, "heun": heun, "multistep": multistep}
 
 
 def named(name: str) -> Callable[..., Iterator[Tokens]]:

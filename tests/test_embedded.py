@@ -56,7 +56,9 @@ def test_latents_have_unit_variance(model, part):
     assert 0.7 < z.std() < 1.3
 
 
-@pytest.mark.parametrize(("part", "worst"), [("image", 0.98), ("video", 0.92), ("text", 1.0)])
+@pytest.mark.parametrize(
+    ("part", "worst"), [("image", 0.98), ("video", 0.92), ("text", 1.0), ("audio", 0.98)]
+)
 def test_codecs_keep_every_attribute(model, part, worst):
     """The recorded floors are those of the card less four standard errors of 48 scenes."""
     scores = codec_gate(model, part, n=48, seed=5)

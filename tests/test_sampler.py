@@ -106,6 +106,7 @@ def test_every_step_is_yielded_and_the_last_is_the_data(name):
 
     x = {"part": torch.randn(2, 3, 4), "other": torch.randn(2, 1, 5)}
     kept = {k: z.clone() for k, z in x.items()}
+
     def noise(step):
         return {k: torch.full_like(z, step) for k, z in x.items()}
 

@@ -20,7 +20,7 @@ Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
 Times = Float[Tensor, " steps"]
 Fresh = Callable[[int], Tokens]
 
-CHURN = 4.0  # of `ancestral`: 0 is the walk of Euler, 1 the posterior of the process
+CHURN = 8.0  # of `ancestral`: 0 is the walk of Euler, 1 the posterior of the process
 
 
 def euler(

@@ -35,7 +35,7 @@ SCENES = (
 def contact_sheet(model, prompts: tuple[str, ...]) -> Figure:
     """Return an image of each prompt, with the prompt above and the model's caption below."""
     columns, rows = 4, -(-len(prompts) // 4)
-    figure = Figure(figsize=(2.2 * columns, 2.9 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.2 * columns, 3.4 * rows), dpi=100, layout="constrained")
     for axis, prompt in zip(figure.subplots(rows, columns).flat, prompts, strict=False):
         (made,) = model.generate(["image"], {"text": prompt}, seeds=[0])
         (told,) = model.generate(["text"], {"image": made["image"]}, seeds=[0])

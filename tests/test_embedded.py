@@ -11,8 +11,10 @@ import torch
 
 import unigen
 from unigen.data.world import World
+from unigen.evaluate import rows_of
 from unigen.gates import codec_gate
 from unigen.model import EMBEDDED
+from unigen.reference import Setting, scenes_of
 
 PROMPT = "a large red circle bounces, and a low hum"
 
@@ -107,6 +109,17 @@ def test_the_main_job_from_the_command_line(tmp_path):
     told = cli("caption", *paths, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert len(told.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "want", "least"),
+    [("text", "image", 0.85), ("text", "audio", 0.8), ("image", "video", 0.9)],
+)
+def test_what_is_given_is_followed(model, given, want, least):
+    """The recorded floors are those of the card less four standard errors of 16 scenes."""
+    rows = rows_of(model, Setting("seen", 1), scenes_of(3, 16), [((given,), (want,))])
+    (mean,) = (r["value"] for r in rows if (r["metric"], r["attribute"]) == ("accuracy", "mean"))
+    assert mean >= least
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from table import line, machine, table
+from table import line, machine, scored, table
 from torch import Tensor
 
 import unigen
@@ -119,10 +119,7 @@ def main() -> None:
         sets = [["nothing"], *([p] for p in want), *([want] if len(want) > 1 else [])]
         for parts in sets:
             shares = score([found[p] for p in parts], reference, whose)
-            row = {"kept": name, "made": " + ".join(parts)}
-            line(row | {key: draws.estimate() for key, draws in shares.items()})
-            values = {key: f"{draws.values[0]:.3f}" for key, draws in shares.items()}
-            rows.append(row | {key: values.get(key, "-") for key in COLUMNS})
+            rows.append(scored({"kept": name, "made": " + ".join(parts)}, shares, COLUMNS))
     table(rows)
 
 

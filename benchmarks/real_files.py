@@ -25,7 +25,7 @@ import av
 import torch
 import torchaudio
 from PIL import Image
-from table import line, machine, table
+from table import line, machine, scored, table
 from torch import Tensor
 
 import unigen
@@ -130,10 +130,7 @@ def main() -> None:
         plain, filed, clean = both(model, world, index, part)
         for name, sentences in (("tensor", plain), (suffix[1:], filed)):
             shares = score(sentences, plain, shared(scene, [clean]))
-            row = {"given": part, "as": name}
-            line(row | {key: draws.estimate() for key, draws in shares.items()})
-            values = {key: f"{draws.values[0]:.3f}" for key, draws in shares.items()}
-            rows.append(row | {key: values.get(key, "-") for key in COLUMNS})
+            rows.append(scored({"given": part, "as": name}, shares, COLUMNS))
     table(rows)
 
 

@@ -23,6 +23,13 @@ def line(row: dict) -> None:
     print(json.dumps(row), flush=True)
 
 
+def scored(row: dict, shares: dict, columns: tuple[str, ...]) -> dict:
+    """Print a line with the estimates of `shares` (metrics.Draws) and return its row of a table."""
+    line(row | {key: draws.estimate() for key, draws in shares.items()})
+    values = {key: f"{draws.values[0]:.3f}" for key, draws in shares.items()}
+    return row | {key: values.get(key, "-") for key in columns}
+
+
 def table(rows: list[dict]) -> None:
     """Print rows with the same keys as a table."""
     if not rows:

@@ -91,7 +91,7 @@ def test_batches_agree_within_one_gray_level(model):
 
 
 def test_parts_that_are_made_together_depend_on_each_other(model):
-    shape = model._shape("audio")
+    shape = model.shape("audio")
     other = {"audio": torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))}
 
     def image(joint, noise):

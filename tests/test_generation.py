@@ -98,7 +98,7 @@ def test_what_is_not_kept_does_not_matter(model):
 
 
 def test_noise_of_ones_own(model):
-    own = {"image": noise("image", [9], model._shape("image"))}
+    own = {"image": noise("image", [9], model.shape("image"))}
     a, b = (model.generate("image", seeds=[s], noise={**own, "image:global": noise(
         "image:global", [9], (1, 8))})[0] for s in (0, 9))  # fmt: skip
     assert same(a, b)

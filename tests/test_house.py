@@ -35,6 +35,7 @@ FLOORS = {
     "unigen.optim": 1,
     "unigen.modalities": 2,
     "unigen.model": 3,
+    "unigen.sampling": 3,
     "unigen.align": 3,
     "unigen.objectives": 3,
     "unigen.generation": 3,

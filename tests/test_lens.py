@@ -33,11 +33,13 @@ def test_plain_latents_are_seen_as_they_are():
 def test_the_error_of_plain_latents_is_the_flow_loss(prediction):
     flow = RectifiedFlow(prediction)
     x, eps, t = torch.randn(2, 5, 8), torch.randn(2, 5, 8), 0.2 + 0.6 * torch.rand(2, 5)
+    t[0, 0] = 0  # given: nothing to learn, whatever the answer
     x_t = flow.interpolate(x, eps, t)
     right, lens = flow.from_x(x, x_t, t), Lens(8)
-    assert lens.error(right, x, x_t, t, flow).abs().max() < 1e-6
+    assert lens.loss(right, x, x_t, t, flow) < 1e-6
     wrong = flow.from_x(x + 0.5, x_t, t)
-    assert torch.allclose(lens.error(wrong, x, x_t, t, flow), 0.25 / t.square(), rtol=1e-3)
+    wanted = (0.25 / t[t > 0].square()).sum() / t.numel()
+    assert torch.allclose(lens.loss(wrong, x, x_t, t, flow), wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -68,12 +70,45 @@ def test_a_sure_answer_is_its_point_and_an_open_one_the_mean(points, flow):
     sure = 50 * torch.nn.functional.one_hot(ids, 12).float().flatten(-2)
     x_t, x = torch.randn(2, 5, 12), sentence(points, ids)
     assert torch.allclose(points.data(sure, x_t, t, flow), x, atol=1e-5)
-    assert points.error(sure, x, x_t, t, flow).max() < 1e-5
+    assert points.loss(sure, x, x_t, t, flow) < 1e-5
     open_ = torch.zeros_like(sure)
     mean = points.points.mean(0).repeat(3)
     assert torch.allclose(points.data(open_, x_t, t, flow), mean.expand(2, 5, -1), atol=1e-5)
     log_12 = torch.tensor(12.0).log()
-    assert torch.allclose(points.error(open_, x, x_t, t, flow), log_12.expand(2, 5), atol=1e-5)
+    assert torch.allclose(points.loss(open_, x, x_t, t, flow), log_12, atol=1e-5)
+
+
+def test_the_next_word_counts_most_and_settled_words_nothing(points):
+    ids, flow = torch.randint(12, (1, 5, 3)), RectifiedFlow()
+    x, t = sentence(points, ids), torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]])
+    sure = 50 * torch.nn.functional.one_hot(ids, 12).float().flatten(-2)
+    losses = []
+    for wrong in range(5):
+        output = sure.clone()
+        output[:, wrong] = 0
+        losses.append(points.loss(output, x, torch.randn_like(x), t, flow))
+    weights = torch.tensor([0, 0, 1, 0.1, 0.1])
+    wanted = weights / weights.sum() * torch.tensor(12.0).log()
+    assert torch.allclose(torch.stack(losses), wanted, atol=1e-4)
+
+
+def test_draws_follow_the_answered_probabilities(points):
+    output, x_t, t = torch.randn(1, 1, 36), torch.randn(4000, 1, 12), torch.ones(4000, 1)
+    drawn = points.draw(output.expand(4000, -1, -1), x_t, t, RectifiedFlow(), x_t)
+    ids = points.fit(drawn).argmax(-1)
+    assert torch.equal(drawn, sentence(points, ids))
+    share = torch.nn.functional.one_hot(ids[:, 0], 12).float().mean(0)
+    likely = output[0, 0].unflatten(0, (3, 12)).softmax(-1)
+    assert (share - likely).abs().max() < 4 * 0.5 / 4000**0.5
+    again = points.draw(output.expand(4000, -1, -1), x_t, t, RectifiedFlow(), x_t)
+    assert torch.equal(drawn, again)
+
+
+def test_numbers_are_not_drawn():
+    lens, (y, x_t, eps) = Lens(8), torch.randn(3, 2, 5, 8)
+    t = torch.rand(2, 5)
+    for flow in FLOWS:
+        assert torch.equal(lens.draw(y, x_t, t, flow, eps), lens.data(y, x_t, t, flow))
 
 
 def test_a_low_temperature_believes_the_likeliest_point(points):
@@ -83,8 +118,8 @@ def test_a_low_temperature_believes_the_likeliest_point(points):
     gap = cold.data(output, x_t, t, RectifiedFlow()) - sentence(points, best)
     assert gap.abs().median() < 1e-3
     x = sentence(points, torch.randint(12, (2, 5, 3)))
-    loss = points.error(output, x, x_t, t, RectifiedFlow())
-    assert torch.equal(cold.error(output, x, x_t, t, RectifiedFlow()), loss)
+    loss = points.loss(output, x, x_t, t, RectifiedFlow())
+    assert torch.equal(cold.loss(output, x, x_t, t, RectifiedFlow()), loss)
     with pytest.raises(UsageError, match="temperature=0.0"):
         Points(points.points, count=3, temperature=0.0)
 

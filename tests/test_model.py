@@ -76,7 +76,7 @@ def test_what_is_given_matters(model, latents):
 
 @pytest.mark.parametrize("moved", NAMES)
 def test_parts_made_together_are_coupled(model, moved):
-    other = {moved: noise(moved, [8, 9], model._shape(moved))}
+    other = {moved: noise(moved, [8, 9], model.shape(moved))}
     a, b = sample(model, NAMES, {}), sample(model, NAMES, {}, noises=other)
     assert all((a[n] - b[n]).abs().max() > 1e-4 for n in NAMES)
     a = sample(model, NAMES, {}, joint=False)
@@ -210,8 +210,9 @@ def test_saved_and_loaded_is_the_same_model(model, tmp_path):
     assert equal(sample(exact, NAMES, {}), made)
     model.save_pretrained(tmp_path / "half")
     half = UniGen.from_pretrained(tmp_path / "half")
-    again = sample(half, NAMES, {})
-    assert all((again[p] - made[p]).abs().mean() < 0.05 for p in made)
+    t = {p: torch.full(z.shape[:2], 0.5) for p, z in made.items()}
+    there, again = model.denoise(made, t), half.denoise(made, t)
+    assert all((again[p] - there[p]).abs().mean() < 0.05 * there[p].std() for p in made)
     assert exact.hash != half.hash != "unsaved"
 
 
@@ -220,7 +221,7 @@ def test_a_model_without_a_spec_says_so(tmp_path):
     from unigen.modalities.text import Text
     from unigen.uvit import UViT
 
-    by_hand = UniGen({"text": Text(["a"])}, UViT({"text": 512}, 32, 3, 16), RectifiedFlow())
+    by_hand = UniGen({"text": Text(["a"])}, UViT({"text": 128}, 32, 3, 16), RectifiedFlow())
     with pytest.raises(UsageError, match="no spec"):
         by_hand.save_pretrained(tmp_path / "model")
 

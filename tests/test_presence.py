@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from tiny import NAMES, tiny_model
 
-from unigen.presence import CONDITIONAL, INDEPENDENT, draw_clocks
+from unigen.presence import CONDITIONAL, INDEPENDENT, TOGETHER, draw_clocks, settled
 from unigen.tokens import GLOBAL, modality_of, role_of
 
 
@@ -14,13 +14,13 @@ def cached_model():
     return tiny_model()
 
 
-def draw(names=NAMES, b=512, seed=0):
+def draw(names=NAMES, b=512, seed=0, ordered=()):
     model = cached_model()
     parts = [p for n in names for p in (n, f"{n}:{GLOBAL}")]
     x = {p: torch.zeros(b, 1 if role_of(p) else model.modality(p).tokens, 8) for p in parts}
     means = {p: 0.0 for p in parts}
     generator = torch.Generator().manual_seed(seed)
-    return draw_clocks(model.flow, x, model.positions(x), means, generator)
+    return draw_clocks(model.flow, x, model.positions(x), means, ordered, generator)
 
 
 def test_every_token_has_a_clock_between_data_and_noise():
@@ -61,6 +61,25 @@ def test_some_parts_keep_a_region():
     partly = {p: ((t > 0).any(1) & (t == 0).any(1)).float().mean() for p, t in draw().items()}
     for part, share in partly.items():
         assert (share == 0) if role_of(part) == GLOBAL else (0.01 < share < 0.12), part
+
+
+def test_ordered_tokens_are_settled_from_the_first_on():
+    together, t = draw(b=4096)["text"], draw(b=4096, ordered=["text"])["text"]
+    apart = ((t == 0) | (t == 1)).all(1) & (t > 0).any(1)
+    open_ = (together > 0).any(1)
+    assert abs(apart.float().sum() / open_.sum() - (1 - TOGETHER)) < 0.05
+    rises = (t[:, 1:] >= t[:, :-1]).all(1)
+    assert rises[apart].float().mean() > 0.9  # the others keep a region at their end
+    assert set((t[apart & rises] == 0).sum(1).tolist()) == set(range(t.shape[1]))
+
+
+def test_the_settled_share_is_what_the_clock_has_run():
+    assert settled(torch.tensor(1.0), 8).sum() == 0
+    assert settled(torch.tensor(0.0), 8).all()
+    for n in range(9):
+        mask = settled(torch.tensor(1 - n / 8), 8)
+        assert mask.sum() == n and mask[:n].all()
+    assert settled(torch.tensor([0.0, 0.5]), 8).sum(1).tolist() == [8, 4]
 
 
 def test_every_set_of_given_modalities_appears():

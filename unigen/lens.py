@@ -2,10 +2,11 @@
 
 Most latents are numbers: the network sees them as they are and predicts them. Latents made of
 known points (the words of a text) are better seen through Bayes' rule: the network sees how likely
-every point is behind the noise and answers with one logit a point (Dieleman et al. 2022, CDCD). The
-latents, their noise and every sampler stay the same.
+every point is behind the noise and answers with one logit a point (Dieleman et al. 2022, CDCD).
+Sampling goes on with a point drawn from the answer, not with their mean.
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -34,15 +35,21 @@ class Lens(nn.Module):
         return x_t
 
     def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
-        """Return the data that an output of the denoiser stands for."""
+        """Return the data that an output of the denoiser stands for, on average."""
         return flow.to_x(output, x_t, t)
 
-    def error(
+    def draw(
+        self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow, eps: Latents
+    ) -> Latents:
+        """Return what sampling goes on with: for numbers, the data on average."""
+        return self.data(output, x_t, t, flow)
+
+    def loss(
         self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow
-    ) -> Float[Tensor, "b n"]:
-        """Return the flow loss of every token: the squared error of the data, weighted by clock."""
-        error = self.data(output, x_t, t, flow) - x
-        return error.square().mean(-1) * flow.loss_weight(t)
+    ) -> Float[Tensor, ""]:
+        """Return the flow loss: the squared error of the data, weighted by clock; 0 at clock 0."""
+        error = (self.data(output, x_t, t, flow) - x).square().mean(-1)
+        return (error * flow.loss_weight(t) * (t > 0)).mean()
 
 
 class Points(Lens):
@@ -77,22 +84,42 @@ class Points(Lens):
     def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
         """Return the mean of the points under the answered probabilities.
 
-        A temperature below 1 makes neighbors agree sooner, at the price of rarer words.
+        A temperature below 1 prefers the likelier points.
         """
-        likely = (self._logits(output) / self.temperature).softmax(-1)
-        return (likely @ self.points).flatten(-2)
+        return (self._likely(output) @ self.points).flatten(-2)
 
-    def error(
+    def draw(
+        self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow, eps: Latents
+    ) -> Latents:
+        """Return one point of the answered probabilities, the one at a quantile told by the noise.
+
+        The quantile is Phi(eps_0), uniform for normal noise: the same noise draws the same point.
+        """
+        quantile = torch.special.ndtr(eps.unflatten(-1, (self.count, -1))[..., :1].double())
+        below = self._likely(output).double().cumsum(-1) < quantile
+        return self.points[below.sum(-1).clamp_max(len(self.points) - 1)].flatten(-2)
+
+    def loss(
         self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow
-    ) -> Float[Tensor, "b n"]:
-        """Return the cross-entropy of the points, in nats a point, equal at every clock."""
+    ) -> Float[Tensor, ""]:
+        """Return the cross-entropy of the points that are not at clock 0, in nats a point.
+
+        A token counts as far as the one before it is settled, since only then will it be drawn;
+        at least a tenth, so that the rest of the sequence teaches, too.
+        """
         right = self.fit(x).argmax(-1)
         logits = rearrange(self._logits(output), "b n w k -> b k n w")
-        return F.cross_entropy(logits, right, reduction="none").mean(-1)
+        error = F.cross_entropy(logits, right, reduction="none").mean(-1)
+        before = F.pad(t[:, :-1], (1, 0))
+        weight = (t > 0) * (1 - 0.9 * before)
+        return (error * weight).sum() / weight.sum().clamp_min(1)
 
     def fit(self, x: Latents) -> Float[Tensor, "b n w k"]:
         """Return the inner product with every point."""
         return x.float().unflatten(-1, (self.count, -1)) @ self.points.T
+
+    def _likely(self, output: Seen) -> Float[Tensor, "b n w k"]:
+        return (self._logits(output) / self.temperature).softmax(-1)
 
     def _logits(self, output: Seen) -> Float[Tensor, "b n w k"]:
         return output.float().unflatten(-1, (self.count, -1))

@@ -1,6 +1,6 @@
 """UniGen: modalities around one denoiser. Any subset given, any subset wanted, one call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unigen import checkpoint, registry
+from unigen import checkpoint, registry, sampling
 from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
-from unigen.guidance import guided
 from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
-from unigen.sampler import named
-from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, noise, pick, role_of
+from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
 from unigen.uvit import UViT
 
 EMBEDDED = Path(__file__).parent / "embedded"  # the model that ships with the package
@@ -71,6 +69,10 @@ class UniGen(nn.Module):
         modality = self.modality(part)
         return modality.shared if role_of(part) == GLOBAL else modality.lens
 
+    def ordered(self, part: str) -> bool:
+        """Return whether the tokens of a part are settled one after another."""
+        return self.modality(part).ordered and role_of(part) != GLOBAL
+
     @property
     def device(self) -> torch.device:
         """Return where the weights are."""
@@ -111,98 +113,37 @@ class UniGen(nn.Module):
         """Return the flow loss of every part: clocks drawn, data noised, data predicted."""
         positions = self.positions(x)
         means = {part: self.modality(part).noise_mean for part in x}
-        t = draw_clocks(self.flow, x, positions, means, generator)
+        ordered = {part for part in x if self.ordered(part)}
+        t = draw_clocks(self.flow, x, positions, means, ordered, generator)
         eps = {k: torch.randn(z.shape, generator=generator, device=z.device) for k, z in x.items()}
         x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
-        output = self._denoise(x_t, t)
+        output = self.denoise(x_t, t)
         losses = {}
         for k in x:
-            error = self.lens(k).error(output[k], x[k], x_t[k], t[k], self.flow) * (t[k] > 0)
-            losses[k] = error.mean() * (0.05 if role_of(k) == GLOBAL else 1.0)
+            loss = self.lens(k).loss(output[k], x[k], x_t[k], t[k], self.flow)
+            losses[k] = loss * (0.05 if role_of(k) == GLOBAL else 1.0)
         return losses
 
     # ---- generation -----------------------------------------------------------------------------
 
     def predict(self, x: Tokens, t: Clocks) -> Tokens:
-        """Return the data that the network sees behind noisy tokens."""
-        return self._data(self._denoise(x, t), x, t)
-
-    def _data(self, output: Tokens, x: Tokens, t: Clocks) -> Tokens:
+        """Return the data that the network sees behind noisy tokens, on average."""
+        output = self.denoise(x, t)
         return {k: self.lens(k).data(output[k], x[k], t[k], self.flow) for k in x}
 
-    def _denoise(self, x: Tokens, t: Clocks) -> Tokens:
+    def denoise(self, x: Tokens, t: Clocks) -> Tokens:
+        """Return what the network answers to noisy tokens, in the terms of each part's lens."""
         seen = {k: self.lens(k).see(x[k], t[k], self.flow) for k in x}
         return self.denoiser(seen, t, self.positions(x))
 
-    @torch.no_grad()
     def sample(
-        self,
-        want: Sequence[str],
-        given: Tokens,
-        seeds: Sequence[int],
-        *,
-        steps: int = 16,
-        guidance: float | Mapping[str, float] = 1.0,
-        sampler: str | Callable[..., Iterator[Tokens]] = "multistep",
-        keep: Mapping[str, Float[Tensor, " n"]] | None = None,
-        joint: bool = True,
-        noises: Tokens | None = None,
+        self, want: Sequence[str], given: Tokens, seeds: Sequence[int], **options: Any
     ) -> Iterator[Tokens]:
-        """Yield the wanted latents after every step, from noise to data.
+        """Yield the wanted latents after every step; options are those of `sampling.sample`."""
+        return sampling.sample(self, want, given, seeds, **options)
 
-        given: clean latents; a part that is also wanted is kept where `keep[part]` is 1, bit for
-        bit. guidance: 1 is off; one number, or one per given part. joint: False puts every wanted
-        part in a sequence of its own. noises: initial noise to use instead of the seeds'.
-        """
-        walk = named(sampler) if isinstance(sampler, str) else sampler
-        if not joint and len(want) > 1:
-            options = {"steps": steps, "guidance": guidance, "sampler": walk, "noises": noises}
-            names = {modality_of(part) for part in want}
-            walks = []
-            for part in want:
-                others = names - {modality_of(part)}
-                own = {p: z for p, z in given.items() if modality_of(p) not in others}
-                walks.append(
-                    self.sample([part], own, seeds, keep=pick(keep or {}, [part]), **options)
-                )
-            for states in zip(*walks, strict=True):
-                yield {k: z for state in states for k, z in state.items()}
-            return
-        wanted = [
-            p for name in want for p in (name, f"{name}:{GLOBAL}") if p in self.denoiser.parts
-        ]
-        start = {p: (noises or {}).get(p, noise(p, seeds, self._shape(p))) for p in wanted}
-        x = {p: eps.to(self.device) for p, eps in start.items()}
-        masks = {p: m[None, :, None].to(x[p]) for p, m in (keep or {}).items()}
-        fixed = {p: z for p, z in given.items() if p not in x}
-        held = {p: given[p] for p in masks}
-
-        def keep_held(x: Tokens) -> Tokens:
-            return {**x, **{p: torch.where(m > 0, held[p], x[p]) for p, m in masks.items()}}
-
-        def clocks(x: Tokens, t: Float[Tensor, ""]) -> Clocks:
-            moving = {p: t.expand(z.shape[:2]) for p, z in x.items()}
-            return {**moving, **{p: moving[p] * (1 - m[..., 0]) for p, m in masks.items()}}
-
-        def answer(x: Tokens, t: Float[Tensor, ""], fixed: Tokens) -> Tokens:
-            """Ask the network for the wanted parts at one clock, conditions at clock 0."""
-            still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
-            output = self._denoise({**x, **fixed}, {**clocks(x, t), **still})
-            return {p: output[p] for p in x}
-
-        answers = guided(answer, fixed, guidance, {p for p in x if self.lens(p).guided})
-
-        def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
-            """Predict the data of the wanted parts."""
-            x = keep_held(x)
-            return keep_held(self._data(answers(x, t), x, clocks(x, t)))
-
-        def fresh(step: int) -> Tokens:
-            return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in x.items()}
-
-        yield from walk(denoise, x, self.flow, self.flow.times(steps), fresh)
-
-    def _shape(self, part: str) -> tuple[int, int]:
+    def shape(self, part: str) -> tuple[int, int]:
+        """Return tokens and channels of a part."""
         modality = self.modality(part)
         if role_of(part) == GLOBAL:
             return (1, modality.shared.width)

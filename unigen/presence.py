@@ -1,9 +1,9 @@
 """Which clocks a training sample sees: every direction of generation is a choice of clocks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unigen.flow import RectifiedFlow
@@ -12,6 +12,7 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
 NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.1
+TOGETHER = 0.3  # of the samples show ordered tokens at one clock all the same
 
 
 def draw_clocks(
@@ -19,6 +20,7 @@ def draw_clocks(
     x: Tokens,
     positions: Positions,
     means: Mapping[str, float],  # center of the noise levels by part
+    ordered: Collection[str] = (),  # parts whose tokens are settled one after another
     generator: torch.Generator | None = None,
 ) -> Clocks:
     """Return a clock for every token.
@@ -26,7 +28,8 @@ def draw_clocks(
     Conditional samples draw a random proper subset of the modalities as given (clock 0, now and
     then slightly noisy) and share one clock among the rest; independent samples draw a clock a
     modality (Bao et al. 2023b); the others share one. Some parts keep a region at clock 0.
-    A modality's parts have the same clock.
+    A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
+    and the rest is noise, as it is when they are sampled.
     """
     some = next(iter(x.values()))
     b, device = len(some), some.device
@@ -49,9 +52,18 @@ def draw_clocks(
     clocks = {}
     for part, z in x.items():
         clock = t[:, names.index(modality_of(part)), None].expand(z.shape[:2])
+        if part in ordered:
+            apart = rand(b, 1) >= TOGETHER
+            clock = torch.where(apart, (~settled(clock[:, 0], z.shape[1])).float(), clock)
         region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
         clocks[part] = torch.where(region, 0.0, clock)
     return clocks
+
+
+def settled(t: Float[Tensor, "..."], tokens: int) -> Bool[Tensor, "... n"]:
+    """Return which of some ordered tokens are settled at clock t: the first share 1 - t of them."""
+    order = torch.arange(tokens, device=t.device)
+    return order < ((1 - t[..., None]) * tokens + 1e-4).floor()
 
 
 def _region(positions: Float[Tensor, "n 3"], draw: Float[Tensor, "b 4"]) -> Tensor:

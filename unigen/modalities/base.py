@@ -28,6 +28,7 @@ class Modality(nn.Module, ABC):
     lessons: int = 0  # raw training samples that `prepare` wants to see
     plain: bool = False  # its files are plain text, told by their suffix alone
     shape: tuple[int, ...] | None = None  # of one raw sample, where they are tensors
+    ordered: bool = False  # tokens are settled one after another, as words are, not all together
     track: str | None = None  # the modality that its files can carry along, as a video its sound
 
     def __init__(self, tokens: int, channels: int, shared: int = 32, noise_mean: float = 0.5):

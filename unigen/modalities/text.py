@@ -1,7 +1,8 @@
-"""Text: sentences of known words. Every word is a point on a sphere, four words make a token.
+"""Text: sentences of known words. Every word is a token and a point on a sphere.
 
 The points are spread as evenly as they go, so that a word survives noise; nothing is learned from
-which words stand together, so that a pair never seen is as good as any other.
+which words stand together, so that a pair never seen is as good as any other. Words are settled in
+their order.
 """
 
 import re
@@ -26,14 +27,14 @@ _UNITS = re.compile(r"\w+|[^\w\s]")
 class Text(Modality):
     """Sentences of at most `length` words; `words` is the vocabulary, in id order."""
 
-    name, suffix, plain, lessons = "text", ".txt", True, 4096
+    name, suffix, plain, lessons, ordered = "text", ".txt", True, 4096, True
 
     def __init__(
         self,
         words: tuple[str, ...] | list[str] = (),  # learned by `prepare` if empty
         length: int = 32,  # words a sentence, punctuation marks included
-        tokens: int = 8,
-        channels: int = 32,
+        tokens: int = 32,
+        channels: int = 8,
         capacity: int = 128,  # ids: words there is room for, plus two
         temperature: float = 1.0,  # of the words that sampling believes in: see lens.Points
         **common,  # shared, noise_mean: see Modality
@@ -59,8 +60,11 @@ class Text(Modality):
         raise UsageError("the codec of text has nothing to learn; train another modality's.")
 
     def positions(self) -> Float[Tensor, "n 3"]:
-        """Place the tokens in a row beside the picture: order, no place in the world."""
-        order = (torch.arange(self.tokens) + 0.5) / self.tokens
+        """Place the tokens in a row beside the picture: order, no place in the world.
+
+        Words are an eighth apart, so that neighbors differ in all but the slowest frequencies.
+        """
+        order = (torch.arange(self.tokens) + 0.5) / 8
         return torch.stack([torch.zeros_like(order), order, torch.full_like(order, -1)], -1)
 
     def tokenize(self, raw: list[str]) -> Int[Tensor, "b l"]:

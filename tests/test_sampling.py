@@ -1,0 +1,88 @@
+"""Words settle in their order, each knowing all before it."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from test_model import SEEDS, equal
+from tiny import raw_batch, tiny_model
+
+from unigen.tokens import noise
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def watched(model, monkeypatch, **options):
+    """Sample text and a picture; return the result and what the network was shown every step."""
+    shown, ask = [], model.denoise
+
+    def denoise(x, t):
+        shown.append((x["text"].clone(), t["text"].clone()))
+        return ask(x, t)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    *_, x = model.sample(["image", "text"], {}, SEEDS, **options)
+    return x, shown
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "multistep"])
+def test_a_settled_word_stays_and_the_rest_is_noise(model, monkeypatch, sampler):
+    x, shown = watched(model, monkeypatch, steps=24, sampler=sampler)
+    start, counts = noise("text", SEEDS, model.shape("text")), []
+    for tokens, t in shown:
+        done = t[0] == 0
+        counts.append(int(done.sum()))
+        assert torch.equal(t, (~done).float().expand(2, -1))
+        assert done[: counts[-1]].all()
+        assert torch.equal(tokens[:, done], x["text"][:, done])
+        assert torch.equal(tokens[:, ~done], start[:, ~done])
+    assert counts[0] == 0
+    steps = [b - a for a, b in pairwise(counts)]
+    assert min(steps) >= 0
+    assert max(steps) == 1  # 24 steps for 16 words: never two at once
+
+
+def test_fewer_steps_than_words_settle_some_side_by_side(model, monkeypatch):
+    _, shown = watched(model, monkeypatch, steps=4)
+    counts = [int((t[0] == 0).sum()) for _, t in shown]
+    assert counts == sorted(counts)
+    assert max(b - a for a, b in pairwise(counts)) > 1
+
+
+def test_every_word_of_a_sample_is_a_point(model, monkeypatch):
+    x, _ = watched(model, monkeypatch, steps=3)
+    lens = model.modality("text").lens
+    assert torch.equal(x["text"], lens.points[lens.fit(x["text"]).argmax(-1)].flatten(-2))
+
+
+def test_later_words_listen_to_earlier_ones(model):
+    """Keep the first word: another first word changes what follows."""
+    kept = torch.zeros(model.shape("text")[0])
+    kept[0] = 1
+    points, made = model.modality("text").lens.points, []
+    for first in (3, 4):
+        given = {"text": points[torch.full((2, len(kept), 2), first)].flatten(-2)}
+        *_, x = model.sample(["text"], given, SEEDS, steps=24, keep={"text": kept})
+        assert torch.equal(x["text"][:, 0], given["text"][:, 0])
+        made.append(x["text"][:, 1:])
+    assert not torch.equal(*made)
+
+
+def test_words_are_a_function_of_the_seed(model):
+    def words(seeds):
+        *_, x = model.sample(["text"], given(seeds), seeds, steps=3)
+        return x
+
+    raw = raw_batch(1)
+    with torch.no_grad():
+        one = {"image": model.encode({"image": raw["image"]})["image"]}
+
+    def given(seeds):
+        return {"image": one["image"].expand(len(seeds), -1, -1)}
+
+    together, alone = words([5, 6, 7]), words([6])
+    assert torch.equal(together["text"][1:2], alone["text"])
+    assert equal(words([5, 6]), words([5, 6]))

@@ -1,0 +1,99 @@
+"""One generation: the wanted parts walk from noise to data, what is given stands at clock 0."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unigen.guidance import guided
+from unigen.presence import settled
+from unigen.sampler import named
+from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
+
+
+@torch.no_grad()
+def sample(
+    model: Any,  # a unigen.model.UniGen
+    want: Sequence[str],
+    given: Tokens,
+    seeds: Sequence[int],
+    *,
+    steps: int = 16,
+    guidance: float | Mapping[str, float] = 1.0,
+    sampler: str | Callable[..., Iterator[Tokens]] = "multistep",
+    keep: Mapping[str, Float[Tensor, " n"]] | None = None,
+    joint: bool = True,
+    noises: Tokens | None = None,
+) -> Iterator[Tokens]:
+    """Yield the wanted latents after every step, from noise to data.
+
+    given: clean latents; a part that is also wanted is kept where `keep[part]` is 1, bit for bit.
+    guidance: 1 is off; one number, or one per given part. joint: False puts every wanted part in a
+    sequence of its own. noises: initial noise to use instead of the seeds'.
+
+    Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
+    settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
+    drawn knowing all before it; with fewer, some are drawn side by side.
+    """
+    walk = named(sampler) if isinstance(sampler, str) else sampler
+    if not joint and len(want) > 1:
+        options = {"steps": steps, "guidance": guidance, "sampler": walk, "noises": noises}
+        yield from _apart(model, want, given, seeds, keep or {}, options)
+        return
+    parts = model.denoiser.parts
+    wanted = [p for name in want for p in (name, f"{name}:{GLOBAL}") if p in parts]
+    start = {p: (noises or {}).get(p, noise(p, seeds, model.shape(p))) for p in wanted}
+    start = {p: eps.to(model.device) for p, eps in start.items()}
+    fixed = {p: z for p, z in given.items() if p not in start}
+    ordered = {p for p in start if model.ordered(p)}
+    none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
+    masks = {p: m[None, :, None].to(model.device) > 0 for p, m in {**none, **(keep or {})}.items()}
+    kept = {p: given.get(p, start[p]) for p in masks}
+
+    def hold(x: Tokens) -> Tokens:
+        return {**x, **{p: torch.where(m, kept[p], x[p]) for p, m in masks.items()}}
+
+    def clocks(t: Float[Tensor, ""]) -> Clocks:
+        moving = {p: t if p not in ordered else torch.ones_like(t) for p in start}
+        full = {p: c.expand(start[p].shape[:2]) for p, c in moving.items()}
+        return {**full, **{p: full[p] * ~m[..., 0] for p, m in masks.items()}}
+
+    def answer(x: Tokens, t: Float[Tensor, ""], fixed: Tokens) -> Tokens:
+        """Ask the network for the wanted parts at one clock, conditions at clock 0."""
+        still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
+        output = model.denoise({**x, **fixed}, {**clocks(t), **still})
+        return {p: output[p] for p in x}
+
+    answers = guided(answer, fixed, guidance, {p for p in start if model.lens(p).guided})
+
+    def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+        """Predict the data of the wanted parts, and settle the tokens whose turn it is."""
+        x = hold({**x, **pick(start, ordered)})
+        output, now = answers(x, t), clocks(t)
+        data = hold({p: model.lens(p).draw(output[p], x[p], now[p], model.flow, start[p])
+                     for p in start})  # fmt: skip
+        for p in ordered:
+            n = start[p].shape[1]
+            masks[p], kept[p] = masks[p] | settled(t - 1 / n, n)[None, :, None], data[p]
+        return data
+
+    def fresh(step: int) -> Tokens:
+        return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
+
+    yield from walk(denoise, start, model.flow, model.flow.times(steps), fresh)
+
+
+def _apart(
+    model: Any, want: Sequence[str], given: Tokens, seeds: Sequence[int],
+    keep: Mapping[str, Tensor], options: dict[str, Any],
+) -> Iterator[Tokens]:  # fmt: skip
+    """Walk every wanted part in a sequence of its own, side by side."""
+    names, walks = {modality_of(part) for part in want}, []
+    for part in want:
+        others = names - {modality_of(part)}
+        own = {p: z for p, z in given.items() if modality_of(p) not in others}
+        walks.append(sample(model, [part], own, seeds, keep=pick(keep, [part]), **options))
+    for states in zip(*walks, strict=True):
+        yield {k: z for state in states for k, z in state.items()}

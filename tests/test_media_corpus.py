@@ -4,6 +4,8 @@ import ctypes
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -113,6 +115,27 @@ def test_every_outcome_is_as_listed(cases, watch):
     assert not wrong, "\n".join(wrong)
     assert resident() - before <= 200
     assert not watch.opened() and not watch.called()
+
+
+def test_twenty_of_them_through_the_command(cases, tmp_path):
+    """Ten that are refused, ten that are read or cannot be told, of every kind."""
+    told = sorted(cases, key=lambda case: case.outcome == "refused")
+    some = [*told[:: len(told) // 20][:19], told[-1]]
+    for case in some:
+        done = subprocess.run(
+            [sys.executable, "-m", "unigen", "generate", f"given.{case.kind}={case.path}",
+             "want=[text]", "steps=1", f"out={tmp_path}"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        codes = {"ok": {0}, "degraded": {0}, "refused": {3}}.get(case.outcome, {0, 3})
+        assert done.returncode in codes, (case, done.stderr)
+        assert "Traceback" not in done.stderr
+        if done.returncode == 3:
+            (line,) = done.stderr.splitlines()
+            assert len(line) <= 300 and case.path.name in line
+            assert not done.stdout
+    assert {case.outcome for case in some} >= {"ok", "refused"}
+    assert {case.kind for case in some} == set(READS)
 
 
 def test_the_watch_sees(tmp_path):

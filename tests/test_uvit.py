@@ -116,6 +116,11 @@ def test_a_new_network_predicts_zero():
     assert (y["image"] == 0).all()
 
 
+def test_a_network_can_be_made_half_precise():
+    net = UViT({"image": 4}, width=16, depth=3, head=16).half()
+    assert {p.dtype for p in net.parameters()} == {torch.float16}
+
+
 def test_an_unknown_part_names_itself_and_the_known_ones(model):
     x, t, positions = batch(model, names=("image",))
     x, t, positions = ({**d, "depth": d["image"]} for d in (x, t, positions))

@@ -33,7 +33,7 @@ class UViT(nn.Module):
     ):
         """Build the network; an unknown part later on is an error that names it."""
         super().__init__()
-        self.parts, self.half, self.head = dict(parts), depth // 2, head
+        self.parts, self.middle, self.head = dict(parts), depth // 2, head
         key = {part: part.replace(":", "__") for part in parts}
         modalities = sorted({modality_of(part) for part in parts})
         self.embed = nn.ModuleDict({key[p]: nn.Linear(c, width) for p, c in parts.items()})
@@ -41,12 +41,13 @@ class UViT(nn.Module):
         self.level = nn.ParameterDict({k: 0.02 * torch.randn(width) for k in key.values()})
         self.clock = nn.Linear(2 * _CLOCK, width)
         self.blocks = nn.ModuleList(
-            UBlock(width, width // head, ratio, modalities, skip=i > self.half)
+            UBlock(width, width // head, ratio, modalities, skip=i > self.middle)
             for i in range(depth)
         )
         self.norm = norm(width)
-        self.head_out = nn.ModuleDict({key[p]: nn.Linear(width, c) for p, c in parts.items()})
-        for layer in (self.clock, *self.head_out.values()):
+        heads = {key[p]: nn.Linear(width, c) for p, c in parts.items()}
+        self.head_out = nn.ModuleDict(heads)
+        for layer in (self.clock, *heads.values()):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -76,8 +77,8 @@ class UViT(nn.Module):
         h, angle = torch.cat(sequence, 1), torch.cat(angles)
         skips = []
         for i, block in enumerate(self.blocks):
-            h = block(h, angle, spans, skips.pop() if i > self.half else None)
-            if i < self.half:
+            h = block(h, angle, spans, skips.pop() if i > self.middle else None)
+            if i < self.middle:
                 skips.append(h)
         outputs = self.norm(h).split(lengths, 1)
         return {
@@ -124,6 +125,8 @@ class UBlock(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """Return x after the block."""
         if self.skip is not None:
+            if skip is None:
+                raise ValueError("a block with a long skip was given none")
             x = self.skip(torch.cat([x, skip], -1))
         x = x + self.attention(self.norm1(x), angle)
         runs = self.norm2(x).split(list(spans.values()), 1)

@@ -63,6 +63,11 @@ def test_media_do_not_depend_on_the_batch():
         assert torch.equal(world.batch(some, ["audio"])["audio"], batch["audio"])
 
 
+def test_no_index_gives_no_scenes():
+    scenes = World().scenes(torch.arange(0))
+    assert {len(getattr(scenes, f.name)) for f in dataclasses.fields(scenes)} == {0}
+
+
 def test_training_never_sees_a_held_out_pair(scenes):
     assert not held_out(scenes).any()
 

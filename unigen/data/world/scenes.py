@@ -112,16 +112,18 @@ def sample_scenes(
     count = 1 + (head[:, 0] < two).long()
     background = (head[:, 1] * len(v.BACKGROUNDS)).long()
     event = lo + (hi - lo) * head[:, 2]
-    done, pending, attempt = None, torch.arange(len(index), device=index.device), 0
+
+    def draw(some: Tensor, attempt: int) -> Scenes:
+        draws = uniforms(seed, index[some], attempt, 2 * _OBJECT_DRAWS + 2)
+        return _candidate(draws, count[some], background[some], event[some], split)
+
+    done, attempt = draw(torch.arange(len(index), device=index.device), 1), 1
+    pending = (~_valid(done, split)).nonzero()[:, 0]
     while len(pending):
         attempt += 1
-        draws = uniforms(seed, index[pending], attempt, 2 * _OBJECT_DRAWS + 2)
-        tried = _candidate(draws, count[pending], background[pending], event[pending], split)
-        if done is None:
-            done = tried
-        else:
-            for f in fields(Scenes):
-                getattr(done, f.name)[pending] = getattr(tried, f.name)
+        tried = draw(pending, attempt)
+        for f in fields(Scenes):
+            getattr(done, f.name)[pending] = getattr(tried, f.name)
         pending = pending[~_valid(tried, split)]
     return done
 

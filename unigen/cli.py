@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 from unigen.arguments import VERBS, Command, conf_dir, nearest, sort_arguments
 from unigen.errors import UnigenError, UsageError
@@ -31,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a path may hold bytes that are no text
-            stream.reconfigure(errors="surrogateescape")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a path may hold bytes that are no text
+            reconfigure(errors="surrogateescape")
     try:
         with termination():
             return dispatch(argv)
@@ -104,14 +106,15 @@ def _task(command: Command) -> Callable:
     return call
 
 
-def _plain(cfg, command: Command) -> dict:
+def _plain(cfg, command: Command) -> dict[str, Any]:
     """The resolved configuration as plain dicts and lists, the user's data in it byte for byte."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         raise UsageError(_explain(error, command)) from error
     for key in sorted(OmegaConf.missing_keys(cfg) - {".".join(path) for path in command.data}):
@@ -122,7 +125,7 @@ def _plain(cfg, command: Command) -> dict:
             node = node[key]
         node[path[-1]] = value
     record = HydraConfig.get()
-    if record.mode.name == "MULTIRUN" and plain.get("out") is not None:
+    if record.mode == RunMode.MULTIRUN and plain.get("out") is not None:
         plain["out"] = str(Path(plain["out"]) / str(record.job.num))  # a folder for each job
     if plain.get("files") == []:
         raise UsageError(f"{command.verb} wants a file: unigen {command.verb} FILE ...")
@@ -152,7 +155,7 @@ def _literal(value: str | None) -> str | None:
 
 def _explain(error: Exception, command: Command) -> str:
     """One sentence for a configuration that Hydra refused, with the nearest key where one is."""
-    causes = [error]
+    causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     text = str(error)
@@ -179,14 +182,14 @@ def _all_keys(command: Command, wrong: str) -> list[str]:
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 cfg = compose(command.verb, overrides, return_hydra_config=wrong[:6] == "hydra.")
-                return list(_dotted(OmegaConf.to_container(cfg)))
+                return list(_dotted(cast(dict[str, Any], OmegaConf.to_container(cfg))))
         except Exception as error:  # this only looks for a hint: the first error is the one to tell
             if os.environ.get("UNIGEN_TRACEBACK") == "1":
                 traceback.print_exception(error)
     return []
 
 
-def _dotted(node: dict, prefix: str = "") -> Iterator[str]:
+def _dotted(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted keys of a nested dict."""
     for key, value in node.items():
         yield f"{prefix}{key}"

@@ -13,8 +13,9 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from unigen.errors import CheckpointError, ResourceError, UsageError
 
@@ -163,7 +164,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def reading(path: Path, root: Path, limit: int) -> Iterator[tuple[BinaryIO, int]]:
+def reading(path: Path, root: Path, limit: int) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file of at most `limit` bytes that lies under `root`; yield it and its size.
 
     Raises `CheckpointError` for a missing, linked-out, special or too large file and

@@ -83,7 +83,11 @@ class RectifiedFlow:
         return 1 / t.clamp_min(self.t_min).square()
 
     def sample_t(
-        self, b: int, mean: float, generator: torch.Generator | None = None, device="cpu"
+        self,
+        b: int,
+        mean: float,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
     ) -> Float[Tensor, " b"]:
         """Return training noise levels in (0, 1): logit-normal around `mean`, partly uniform.
 

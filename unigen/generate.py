@@ -42,7 +42,8 @@ def caption(cfg: dict) -> Iterator[str]:
 def embed(cfg: dict) -> Path:
     """Place files in the shared space; write points.json: {file: numbers}."""
     model = load(cfg["model"], cfg["plugins"])
-    plain = {m.suffix: name for name, m in model.modalities.items() if m.plain}
+    kinds = {name: model.modality(name) for name in model.modalities}
+    plain = {kind.suffix: name for name, kind in kinds.items() if kind.plain}
     points = {}
     for file in cfg["files"]:
         part = plain.get(Path(file).suffix) or media.probe(file).kind

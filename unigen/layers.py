@@ -98,6 +98,6 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """Return x after attention and feed-forward."""
         x = x + self.attention(self.norm1(x))
-        if self.cross is not None:
+        if self.cross is not None and self.norm_cross is not None:
             x = x + self.cross(self.norm_cross(x), context=context)
         return x + self.ffn(self.norm2(x))

@@ -59,6 +59,7 @@ class Points(Lens):
     """
 
     guided = False
+    points: Tensor
 
     def __init__(self, points: Float[Tensor, "k d"], count: int, temperature: float = 1.0):
         """count: points in a token. temperature: of the answers that sampling believes, see `data`.
@@ -105,13 +106,13 @@ class Points(Lens):
         """Return the cross-entropy of the points that are not at clock 0, in nats a point.
 
         A token counts as far as the one before it is settled, since only then will it be drawn;
-        at least a tenth, so that the rest of the sequence teaches, too.
+        at least a little (1/32), so that the rest of the sequence teaches, too.
         """
         right = self.fit(x).argmax(-1)
         logits = rearrange(self._logits(output), "b n w k -> b k n w")
         error = F.cross_entropy(logits, right, reduction="none").mean(-1)
         before = F.pad(t[:, :-1], (1, 0))
-        weight = (t > 0) * (1 - 0.9 * before)
+        weight = (t > 0) * (1 - 31 / 32 * before)
         return (error * weight).sum() / weight.sum().clamp_min(1)
 
     def fit(self, x: Latents) -> Float[Tensor, "b n w k"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,7 @@ class UniGen(nn.Module):
                 f"unknown modality {name!r}; this model has {known}. "
                 f"Add one with modality=[...] and conf/modality/{name}.yaml."
             )
-        return self.modalities[name]
+        return cast(Modality, self.modalities[name])
 
     def lens(self, part: str) -> Lens:
         """Return how the denoiser meets a part."""

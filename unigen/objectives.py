@@ -36,7 +36,7 @@ class Codec:
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
         modality = model.modality(self.modality)
-        return modality if self.moves_latents else modality.codec.back
+        return modality if self.moves_latents else modality.get_submodule("codec.back")
 
     def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
         """Return the parts of a batch."""

@@ -23,12 +23,12 @@ def optimizers(
     result: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     ]
-    if hidden:
+    if muon_lr is None:
+        result[0].param_groups[0]["weight_decay"] = weight_decay
+    elif hidden:
         result.append(
             torch.optim.Muon(hidden, lr=muon_lr, momentum=0.95, weight_decay=weight_decay)
         )
-    elif muon_lr is None:
-        result[0].param_groups[0]["weight_decay"] = weight_decay
     for optimizer in result:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

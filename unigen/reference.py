@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Setting:
     split: str
     objects: int
 
-    def world(self, full: bool = False, **sizes: int) -> World:
+    def world(self, full: bool = False, **sizes: Any) -> World:
         """Return the scenes; `full`: captions that say everything. sizes: see `sizes_of`."""
         split = "held_out" if self.split == "held_out" else "train"
         two = 0.4 if self.split == "all" else self.objects - 1.0
@@ -84,7 +85,7 @@ def captions() -> frozenset[str]:
     return frozenset(part for part, value in raw.items() if isinstance(value, list))
 
 
-def sizes_of(model) -> dict[str, int]:
+def sizes_of(model) -> dict[str, Any]:
     """Return the sizes of a model's media, as the world wants them: side, frames, rate."""
     modalities = [model.modalities[part] for part in parts_of(model)]
     return {key: getattr(m, key) for m in modalities for key in ("size", "frames", "rate")

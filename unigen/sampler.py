@@ -54,17 +54,18 @@ def multistep(
 
     lambda = log(alpha / sigma); the predicted data are extrapolated over lambda.
     """
-    before, h_before = None, None
+    before: tuple[Tokens, Tensor] | None = None  # the data last predicted, and its step
     for t, s in pairwise(times):
         x0 = denoise(x, t)
         h = _lambda(flow, s) - _lambda(flow, t)
-        if before is None or s == 0 or not torch.isfinite(h_before):
+        if before is None or s == 0 or not torch.isfinite(before[1]):
             x = _move(x, x0, flow, t, s)
         else:
-            r = h / (2 * h_before)
-            ahead = {k: x0[k] + r * (x0[k] - before[k]) for k in x}
+            last, h_last = before
+            r = h / (2 * h_last)
+            ahead = {k: x0[k] + r * (x0[k] - last[k]) for k in x}
             x = _move(x, ahead, flow, t, s)
-        before, h_before = x0, h
+        before = x0, h
         yield x
 
 

@@ -8,8 +8,8 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -112,7 +112,7 @@ def read_weights(
 
 
 def _read_header(
-    file: BinaryIO, size: int, what: str, foreign: bool, sha
+    file: BufferedReader, size: int, what: str, foreign: bool, sha
 ) -> list[tuple[str, torch.dtype, list[int], int]]:
     """Check the header whole; return name, dtype, shape and bytes of each tensor, in order."""
     head = file.read(64)

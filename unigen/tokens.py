@@ -5,7 +5,7 @@ is an absent key. Clock `t`: 0 is data, 1 is noise.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,6 @@ def noise(
     return torch.stack(draws)
 
 
-def pick(tokens: dict[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
+def pick(tokens: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
     """Return only some parts, those that are there."""
     return {part: tokens[part] for part in parts if part in tokens}

@@ -38,9 +38,9 @@ def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
     for entry in folders:
         prefix, _, folder = str(entry).rpartition("@")
         config, tensors = checkpoint.load_folder(folder)
-        for name, modality in model.modalities.items():
+        for name in model.modalities:
             if f"modalities.{name}".startswith(prefix):
-                modality.adopt(config["model"].get("modalities", {}).get(name, {}))
+                model.modality(name).adopt(config["model"].get("modalities", {}).get(name, {}))
         taken = {k: v for k, v in tensors.items() if k.startswith(prefix)}
         wrong = [k for k, v in taken.items() if k not in own or own[k].shape != v.shape]
         if wrong or not taken:

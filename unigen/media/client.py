@@ -71,7 +71,7 @@ class Worker:
                 budget -= array.nbytes
                 if budget < 0 or array.nbytes != message["bytes"]:
                     raise ValueError("more bytes than were announced")
-                self._read(memoryview(array).cast("B"))
+                self._read(array.data.cast("B"))
                 take(message["at"], array)
             elif "done" in message:
                 return message["done"]

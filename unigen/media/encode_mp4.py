@@ -15,11 +15,10 @@ def encode(
     part: Path,
     frames: np.ndarray,
     fps: Fraction,
-    sound: np.ndarray | None,
-    rate: int | None,
+    sound: tuple[np.ndarray, int] | None,  # samples [n, channels] and how many make a second
     comment: str,
 ) -> None:
-    """Write uint8 [f, h, w, 3] and float [n, channels]; one thread, so the same bytes each time."""
+    """Write uint8 [f, h, w, 3] and its sound; one thread, so the same bytes each time."""
     with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         out.metadata["comment"] = comment
         picture = out.add_stream("libx264", rate=fps)
@@ -27,14 +26,14 @@ def encode(
         picture.pix_fmt = "yuv420p"
         picture.codec_context.thread_count = 1
         picture.codec_context.options = {"crf": "14", "preset": "medium", "bf": "0"}
-        track = None if sound is None else _add_track(out, sound.shape[1], int(rate))
+        track = None if sound is None else _add_track(out, sound[0].shape[1], sound[1])
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = i, 1 / fps
             out.mux(picture.encode(frame))
         out.mux(picture.encode())
-        if track is not None:
-            _encode_sound(out, track, sound, int(rate))
+        if sound is not None:
+            _encode_sound(out, track, *sound)
 
 
 def _add_track(out, channels: int, rate: int):

@@ -113,7 +113,7 @@ def _resources(path: Path):
     try:
         yield
     except OSError as error:
-        if error.errno not in _RESOURCE:
+        if error.errno is None or error.errno not in _RESOURCE:
             raise
         reason = os.strerror(error.errno)
         words = f"{path} cannot be written: {reason}; make room or choose another folder"

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 
 import av
+import av.error
 import av.logging
 
 _MOST_FAULTS = 1000

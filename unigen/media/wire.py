@@ -9,7 +9,9 @@ from unigen.media import limits
 _LENGTH = struct.Struct(">I")
 
 
-def send(sock: socket.socket, header: dict, body=b"", fd: int | None = None) -> None:
+def send(
+    sock: socket.socket, header: dict, body: bytes | memoryview = b"", fd: int | None = None
+) -> None:
     """Send one message; `fd` is an open file that travels along."""
     text = json.dumps(header | {"bytes": len(body)}).encode()
     start = _LENGTH.pack(len(text))

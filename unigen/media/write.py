@@ -87,14 +87,16 @@ def write_video(
         raise ValueError(f"frames are {frames.shape[1:3]}; height and width must be even")
     if (samples is None) != (rate is None):
         raise ValueError("samples and rate go together")
-    sound = None if samples is None else _checked_sound(samples)
+    sound = None
+    if samples is not None and rate is not None:
+        sound = _checked_sound(samples), int(rate)
     text = to_json(recipe)
     _suffix(path, {".mp4": "mp4"})
 
     def fill(part: Path) -> None:
         from unigen.media.encode_mp4 import encode
 
-        encode(part, frames, Fraction(fps).limit_denominator(1001), sound, rate, text)
+        encode(part, frames, Fraction(fps).limit_denominator(1001), sound, text)
 
     return write_whole(path, fill, text.encode())
 

@@ -55,7 +55,7 @@ class Audio(Modality):
             **spectral, n_iter=iterations, rand_init=False, length=int(seconds * rate)
         )
         for transform in (self.analyze, self.synthesize):
-            transform.register_buffer("window", transform.window, persistent=False)
+            transform.register_buffer("window", transform.get_buffer("window"), persistent=False)
 
     def features(self, raw: Wave) -> Float[Tensor, "b n c"]:
         """Return the latents before normalization."""
@@ -82,13 +82,14 @@ class Audio(Modality):
     @torch.no_grad()
     def front(self, raw: Wave) -> Float[Tensor, "b f k"]:
         """Return log magnitudes, 0 for silence and about 2 for a full-scale tone."""
-        magnitude = self.analyze(raw)[..., : self.windows] * (2 / self.analyze.window.sum())
+        window = self.analyze.get_buffer("window")
+        magnitude = self.analyze(raw)[..., : self.windows] * (2 / window.sum())
         return (magnitude / self.quietest).log1p().transpose(1, 2) * 0.3
 
     def wave(self, spectrum: Float[Tensor, "b f k"]) -> Wave:
         """Return a waveform with these log magnitudes."""
         magnitude = (spectrum / 0.3).clamp(0, 8).expm1() * self.quietest
-        magnitude = magnitude * (self.analyze.window.sum() / 2)
+        magnitude = magnitude * (self.analyze.get_buffer("window").sum() / 2)
         padded = torch.cat([magnitude, magnitude[:, -1:]], 1)  # the window at the very end
         return self.synthesize(padded.transpose(1, 2))
 

@@ -30,6 +30,8 @@ class Modality(nn.Module, ABC):
     shape: tuple[int, ...] | None = None  # of one raw sample, where they are tensors
     ordered: bool = False  # tokens are settled one after another, as words are, not all together
     track: str | None = None  # the modality that its files can carry along, as a video its sound
+    mean: Tensor  # of the latents before they are normalized, by channel
+    std: Tensor
 
     def __init__(self, tokens: int, channels: int, shared: int = 32, noise_mean: float = 0.5):
         """Make what every modality has: latent statistics and the tower into the shared space.

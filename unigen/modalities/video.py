@@ -27,6 +27,7 @@ class Video(Modality):
     """Clips of `frames` pictures over `seconds`, of the size of the modality of stills."""
 
     name, suffix, track = "video", ".mp4", "audio"
+    still: Modality  # whose codec every frame goes through
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Video(Modality):
                 f"video needs the modality {self.still_name!r}, whose codec it shares; "
                 f"add it to modality=[...]."
             )
-        self.__dict__["still"] = modalities[self.still_name]  # not a submodule
+        object.__setattr__(self, "still", modalities[self.still_name])  # not a submodule
 
     @property
     def times(self) -> Float[Tensor, " f"]:

@@ -1,6 +1,7 @@
 """The rules of the house, kept by reading the source: floors, names, sizes, imports, README map."""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -289,6 +290,21 @@ def test_import_is_silent_and_light():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.slow
+def test_types_agree():
+    if importlib.util.find_spec("pyright") is None:
+        pytest.skip("pyright is not installed; type pip install 'pyright[nodejs]'")
+    command = [sys.executable, "-m", "pyright"]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
+    options["env"] = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}  # asks no server
+    try:
+        subprocess.run([*command, "--version"], check=True, **options)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"pyright has no node and cannot fetch one: {error}")
+    done = subprocess.run([*command, "--warnings", "--pythonpath", sys.executable], **options)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 MAP = re.compile(r"<!-- map -->\n```\w*\n(.*?)```\n<!-- /map -->", re.DOTALL)

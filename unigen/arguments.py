@@ -136,6 +136,7 @@ def read_prompt(arg: str) -> str:
     if arg != "-" and (arg == "@" or not arg.startswith("@")):
         return arg
     limit = 4 * MAX_PROMPT + 2  # bytes: enough to see that a text is too long
+    data = b""
     try:
         if arg == "-":
             data = sys.stdin.buffer.read(limit)

@@ -114,6 +114,7 @@ def generate(
         bar = tqdm(
             states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step"
         )
+        latents: Tokens = {}
         for number, latents in enumerate(bar, 1):
             if callback is not None:
                 callback(number, latents)

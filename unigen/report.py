@@ -77,11 +77,12 @@ def heat_map(rows: Sequence[dict]) -> Figure:
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
+    images = []
     for axis, (setting, found) in zip(axes, panels, strict=False):
         table = np.full((len(given), len(want)), np.nan)
         for r in found:
             table[given.index(tuple(r["given"])), want.index(tuple(r["want"]))] = r["value"]
-        image = axis.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        images.append(axis.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="auto"))
         for y, x in np.argwhere(~np.isnan(table)):
             ink = "black" if table[y, x] > 0.6 else "white"
             axis.text(x, y, f"{100 * table[y, x]:.0f}", ha="center", va="center", color=ink, size=8)
@@ -89,7 +90,7 @@ def heat_map(rows: Sequence[dict]) -> Figure:
         axis.set_xticks(range(len(want)), [" + ".join(w) for w in want], rotation=90, size=8)
         axis.set_yticks(range(len(given)), [" + ".join(g) for g in given], size=8)
         axis.set(xlabel="wanted", ylabel="given")
-    figure.colorbar(image, ax=list(axes), label="mean accuracy", pad=0.01, shrink=0.6)
+    figure.colorbar(images[-1], ax=list(axes), label="mean accuracy", pad=0.01, shrink=0.6)
     return figure
 
 

@@ -1,6 +1,6 @@
 """Read frames with decord (in the worker only): opened and dropped inside one call."""
 
-import decord
+import decord  # pyright: ignore[reportMissingImports]: not on every machine
 import numpy as np
 from PIL import Image
 

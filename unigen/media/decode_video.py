@@ -41,7 +41,7 @@ def show(media, stream, args: dict, emit, notes: list[str], log) -> None:
         if places:
             emit(places, to_pixels(frame, args["size"], notes))
 
-    shown, may_seek, landed = None, True, False
+    shown, before, may_seek, landed = None, None, True, False
     frames = log.frames(media)
     while True:
         here = log.seconds(shown) if shown is not None else 0.0

@@ -50,10 +50,10 @@ class Image(Modality):
         """Return pixels in [0, 1]."""
         return self._pixels(self.codec.decode(features)).clamp(0, 1)
 
-    def codec_loss(self, raw: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
+    def codec_loss(self, front: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Return the error of the reconstruction, heavier on what stands out."""
-        made = self._pixels(self.codec.decode(perturb(self.features(raw), generator)))
-        return weighted_error(made, raw, salience(raw, self.foreground))
+        made = self._pixels(self.codec.decode(perturb(self.features(front), generator)))
+        return weighted_error(made, front, salience(front, self.foreground))
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens on the unit square at second 0."""

@@ -55,7 +55,7 @@ class Text(Modality):
         fit = self.lens.fit(features).flatten(1, 2)[..., : len(self.words) + 2]
         return self.detokenize(fit.argmax(-1))
 
-    def codec_loss(self, raw: list[str], generator: torch.Generator | None) -> Tensor:
+    def codec_loss(self, front: list[str], generator: torch.Generator | None) -> Tensor:
         """Refuse: there is nothing to learn."""
         raise UsageError("the codec of text has nothing to learn; train another modality's.")
 

@@ -295,7 +295,7 @@ def test_import_is_silent_and_light():
 @pytest.mark.slow
 def test_types_agree():
     if importlib.util.find_spec("pyright") is None:
-        pytest.skip("pyright is not installed; type pip install 'pyright[nodejs]'")
+        pytest.skip("pyright is not installed; type pip install -e '.[types]'")
     command = [sys.executable, "-m", "pyright"]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
     options["env"] = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}  # asks no server

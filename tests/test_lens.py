@@ -111,17 +111,22 @@ def test_numbers_are_not_drawn():
         assert torch.equal(lens.draw(y, x_t, t, flow, eps), lens.data(y, x_t, t, flow))
 
 
-def test_a_low_temperature_believes_the_likeliest_point(points):
-    cold = Points(points.points, count=3, temperature=0.01)
+def test_unlikely_points_are_not_drawn(points):
     output, x_t, t = torch.randn(2, 5, 36), torch.randn(2, 5, 12), torch.rand(2, 5)
-    best = output.unflatten(-1, (3, 12)).argmax(-1)
-    gap = cold.data(output, x_t, t, RectifiedFlow()) - sentence(points, best)
-    assert gap.abs().median() < 1e-3
+    likely = output.unflatten(-1, (3, 12)).softmax(-1)
+    some = Points(points.points, count=3, min_p=0.3)
+    for _ in range(20):
+        drawn = some.draw(output, x_t, t, RectifiedFlow(), torch.randn(2, 5, 12))
+        ids = points.fit(drawn).argmax(-1, keepdim=True)
+        assert (likely.gather(-1, ids)[..., 0] >= 0.3 * likely.amax(-1)).all()
+    best = Points(points.points, count=3, min_p=1.0).data(output, x_t, t, RectifiedFlow())
+    assert torch.allclose(best, sentence(points, likely.argmax(-1)))
     x = sentence(points, torch.randint(12, (2, 5, 3)))
     loss = points.loss(output, x, x_t, t, RectifiedFlow())
-    assert torch.equal(cold.loss(output, x, x_t, t, RectifiedFlow()), loss)
-    with pytest.raises(UsageError, match="temperature=0.0"):
-        Points(points.points, count=3, temperature=0.0)
+    assert torch.equal(some.loss(output, x, x_t, t, RectifiedFlow()), loss)
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(UsageError, match=f"min_p={wrong}"):
+            Points(points.points, count=3, min_p=wrong)
 
 
 def test_the_model_meets_every_part_through_its_lens():

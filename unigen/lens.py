@@ -61,15 +61,16 @@ class Points(Lens):
     guided = False
     points: Tensor
 
-    def __init__(self, points: Float[Tensor, "k d"], count: int, temperature: float = 1.0):
-        """count: points in a token. temperature: of the answers that sampling believes, see `data`.
+    def __init__(self, points: Float[Tensor, "k d"], count: int, min_p: float = 0.0):
+        """count: points in a token. min_p: points less likely than this share of the likeliest
+        one are not believed (Nguyen et al. 2024, min-p).
 
-        Raises UsageError for a temperature that is not above 0.
+        Raises UsageError for a share that is not from 0 to 1.
         """
-        if not temperature > 0:
-            raise UsageError(f"temperature={temperature} is not above 0; 1 leaves answers alone.")
+        if not 0 <= min_p <= 1:
+            raise UsageError(f"min_p={min_p} is not from 0 to 1; 0 believes every answer.")
         super().__init__(count * len(points))
-        self.count, self.temperature = count, temperature
+        self.count, self.min_p = count, min_p
         self.register_buffer("points", points, persistent=False)
 
     def see(self, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Seen:
@@ -83,10 +84,7 @@ class Points(Lens):
         return likely.softmax(-1).flatten(-2) * len(self.points) ** 0.5
 
     def data(self, output: Seen, x_t: Latents, t: Clock, flow: RectifiedFlow) -> Latents:
-        """Return the mean of the points under the answered probabilities.
-
-        A temperature below 1 prefers the likelier points.
-        """
+        """Return the mean of the points under the answered probabilities."""
         return (self._likely(output) @ self.points).flatten(-2)
 
     def draw(
@@ -120,7 +118,9 @@ class Points(Lens):
         return x.float().unflatten(-1, (self.count, -1)) @ self.points.T
 
     def _likely(self, output: Seen) -> Float[Tensor, "b n w k"]:
-        return (self._logits(output) / self.temperature).softmax(-1)
+        likely = self._logits(output).softmax(-1)
+        likely = likely * (likely >= self.min_p * likely.amax(-1, keepdim=True))
+        return likely / likely.sum(-1, keepdim=True)
 
     def _logits(self, output: Seen) -> Float[Tensor, "b n w k"]:
         return output.float().unflatten(-1, (self.count, -1))

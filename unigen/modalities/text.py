@@ -36,14 +36,14 @@ class Text(Modality):
         tokens: int = 32,
         channels: int = 8,
         capacity: int = 128,  # ids: words there is room for, plus two
-        temperature: float = 1.0,  # of the words that sampling believes in: see lens.Points
+        min_p: float = 0.0,  # words less likely than this share of the likeliest are not drawn
         **common,  # shared, noise_mean: see Modality
     ):
         """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.code = length, capacity, tokens * channels // length
         self._learn(words)
-        self.lens = Points(spread(capacity, self.code), length // tokens, temperature)
+        self.lens = Points(spread(capacity, self.code), length // tokens, min_p)
 
     def features(self, raw: list[str]) -> Float[Tensor, "b n c"]:
         """Return the points of the words, side by side."""

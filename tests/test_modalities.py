@@ -126,7 +126,7 @@ def test_positions_are_physical(model, name):
 
 def test_the_defaults_are_those_of_the_embedded_model():
     shapes = {m.name: (m.tokens, m.channels) for m in (Image(), Video(), Audio(), Text())}
-    assert shapes == {"image": (16, 32), "video": (64, 32), "audio": (16, 32), "text": (8, 32)}
+    assert shapes == {"image": (16, 32), "video": (64, 32), "audio": (16, 32), "text": (32, 8)}
 
 
 @pytest.mark.parametrize("name", NAMES)

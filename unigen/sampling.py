@@ -12,6 +12,9 @@ from unigen.presence import settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
 
+#: Clock of the other modalities at which words begin: what there is to see is nearly decided.
+LEAD = 0.8
+
 
 @torch.no_grad()
 def sample(
@@ -35,7 +38,8 @@ def sample(
 
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
-    drawn knowing all before it; with fewer, some are drawn side by side.
+    drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
+    they begin at clock `LEAD`, so that they speak of what is there, and end with them.
     """
     walk = named(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
@@ -48,6 +52,7 @@ def sample(
     start = {p: eps.to(model.device) for p, eps in start.items()}
     fixed = {p: z for p, z in given.items() if p not in start}
     ordered = {p for p in start if model.ordered(p)}
+    lead = LEAD if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
     masks = {p: m[None, :, None].to(model.device) > 0 for p, m in {**none, **(keep or {})}.items()}
     kept = {p: given.get(p, start[p]) for p in masks}
@@ -76,7 +81,7 @@ def sample(
                      for p in start})  # fmt: skip
         for p in ordered:
             n = start[p].shape[1]
-            masks[p], kept[p] = masks[p] | settled(t - 1 / n, n)[None, :, None], data[p]
+            masks[p], kept[p] = masks[p] | settled(t / lead - 1 / n, n)[None, :, None], data[p]
         return data
 
     def fresh(step: int) -> Tokens:

@@ -33,7 +33,7 @@ class UViT(nn.Module):
     ):
         """Build the network; an unknown part later on is an error that names it."""
         super().__init__()
-        self.parts, self.middle, self.head = dict(parts), depth // 2, head
+        self.parts, self.head = dict(parts), head
         key = {part: part.replace(":", "__") for part in parts}
         modalities = sorted({modality_of(part) for part in parts})
         self.embed = nn.ModuleDict({key[p]: nn.Linear(c, width) for p, c in parts.items()})
@@ -41,7 +41,7 @@ class UViT(nn.Module):
         self.level = nn.ParameterDict({k: 0.02 * torch.randn(width) for k in key.values()})
         self.clock = nn.Linear(2 * _CLOCK, width)
         self.blocks = nn.ModuleList(
-            UBlock(width, width // head, ratio, modalities, skip=i > self.middle)
+            UBlock(width, width // head, ratio, modalities, skip=i > depth // 2)
             for i in range(depth)
         )
         self.norm = norm(width)
@@ -74,12 +74,7 @@ class UViT(nn.Module):
             angles.append(self._angles(torch.cat([center, positions[part]])))
             lengths.append(tokens.shape[1] + 1)
             spans[modality] = spans.get(modality, 0) + lengths[-1]
-        h, angle = torch.cat(sequence, 1), torch.cat(angles)
-        skips = []
-        for i, block in enumerate(self.blocks):
-            h = block(h, angle, spans, skips.pop() if i > self.middle else None)
-            if i < self.middle:
-                skips.append(h)
+        h = long_skips(self.blocks, torch.cat(sequence, 1), torch.cat(angles), spans)
         outputs = self.norm(h).split(lengths, 1)
         return {
             part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
@@ -99,6 +94,16 @@ class UViT(nn.Module):
             for i, n in enumerate(counts)
         ]
         return 2 * torch.pi * torch.cat(turns, -1)
+
+
+def long_skips(blocks: nn.ModuleList, h: Float[Tensor, "b n d"], *context) -> Tensor:
+    """Walk the blocks; one after the middle also takes what its mirror image returned."""
+    middle, skips = len(blocks) // 2, []
+    for i, block in enumerate(blocks):
+        h = block(h, *context, skip=skips.pop() if i > middle else None)
+        if i < middle:
+            skips.append(h)
+    return h
 
 
 class UBlock(nn.Module):

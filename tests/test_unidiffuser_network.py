@@ -1,4 +1,4 @@
-"""The published denoiser: its numbers are those of diffusers' class, from either layout of files."""
+"""The published denoiser: the numbers of diffusers' class, from either layout of files."""
 
 import json
 
@@ -73,17 +73,17 @@ def inputs(net, b=2, seed=1):
 
 
 def clocks(x, image, text):
-    t = {"image": image, "image:clip": image, "text": text}
+    t = {"image": image, "image:global": image, "text": text}
     return {p: torch.full(z.shape[:2], t[p] / 1000) for p, z in x.items()}
 
 
 @torch.no_grad()
 def compare(net, ours, image, text, **kind) -> float:
     z, clip, words = inputs(net)
-    x = {"image": patches(z), "image:clip": clip, "text": words}
+    x = {"image": patches(z), "image:global": clip, "text": words}
     wanted = net(z, clip, words, image, text, **({"data_type": kind["kind"]} if kind else {}))
     made = ours(x, clocks(x, image, text), **kind)
-    wanted = dict(zip(("image", "image:clip", "text"), (patches(wanted[0]), *wanted[1:]),
+    wanted = dict(zip(("image", "image:global", "text"), (patches(wanted[0]), *wanted[1:]),
                       strict=True))  # fmt: skip
     return max(((made[p] - wanted[p]).abs().max() / wanted[p].abs().max()).item() for p in wanted)
 
@@ -120,7 +120,7 @@ def test_this_package_s_attention_differs_by_rounding_alone(tmp_path):
 def test_both_layouts_make_the_same_network(version, tmp_path):
     net = peer("odd", version)
     ours = load_denoiser(saved(net, tmp_path)).state_dict()
-    theirs = translate(original(net), 5, {"text": 11, "image:clip": 1, "image": 36}, version == 1)
+    theirs = translate(original(net), 5, {"text": 11, "image:global": 1, "image": 36}, version == 1)
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name

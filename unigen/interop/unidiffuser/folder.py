@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
@@ -39,18 +40,26 @@ def load_denoiser(folder: str | Path) -> PublishedUViT:
         raise CheckpointError(f"{named(root)} has no folder unet; copy the whole pipeline.")
     with reading(unet / CONFIG, root, checkpoint.MAX_CONFIG) as (file, _):
         config = parse_json(file.read(), named(unet / CONFIG))
-    options = options_of(config, named(unet / CONFIG))
     if not (unet / WEIGHTS).exists():
         found = ", ".join(sorted(path.name for path in unet.iterdir()))
         raise CheckpointError(
             f"{named(unet)} lacks {WEIGHTS} and holds {found}; only safetensors are loaded."
         )
     tensors, _ = read_weights(unet / WEIGHTS, root, foreign=True)
+    return network_of(config, tensors, named(unet))
+
+
+def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) -> PublishedUViT:
+    """Build a denoiser from the configuration and the tensors of `UniDiffuserModel`.
+
+    what: the name of the two in errors. The tensors may have the original project's names, too.
+    """
+    options = options_of(config, what)
     tensors = translate(tensors, options["depth"], options["counts"], bool(options["kinds"]))
     with torch.device("meta"):
         net = PublishedUViT(**options)
     net = net.to_empty(device="cpu").to(next(iter(tensors.values())).dtype)
-    checkpoint.match(net, tensors, named(unet / WEIGHTS))
+    checkpoint.match(net, tensors, what)
     return net.eval()
 
 
@@ -73,9 +82,9 @@ def options_of(config: dict[str, Any], what: str) -> dict[str, Any]:
     if config.get("out_channels") not in (None, sizes["in_channels"]):
         raise CheckpointError(f"{what} has other out_channels than in_channels; none is known.")
     return {
-        "parts": {"text": sizes["text_dim"], "image:clip": sizes["clip_img_dim"],
+        "parts": {"text": sizes["text_dim"], "image:global": sizes["clip_img_dim"],
                   "image": 4 * sizes["in_channels"]},
-        "counts": {"text": sizes["num_text_tokens"], "image:clip": 1, "image": side**2},
+        "counts": {"text": sizes["num_text_tokens"], "image:global": 1, "image": side**2},
         "width": head * sizes["num_attention_heads"],
         "depth": sizes["num_layers"] // 2 * 2 + 1,
         "head": head,

@@ -16,10 +16,10 @@ from unigen.errors import CheckpointError
 #: Names outside of the blocks: here, original, diffusers.
 _ENDS = (
     ("embed.image", "patch_embed.proj", "vae_img_in.proj"),
-    ("embed.image__clip", "clip_img_embed", "clip_img_in"),
+    ("embed.image__global", "clip_img_embed", "clip_img_in"),
     ("embed.text", "text_embed", "text_in"),
     ("head_out.image", "decoder_pred", "vae_img_out"),
-    ("head_out.image__clip", "clip_img_out", "clip_img_out"),
+    ("head_out.image__global", "clip_img_out", "clip_img_out"),
     ("head_out.text", "text_out", "text_out"),
     ("norm", "norm", "transformer.norm_out"),
 )
@@ -36,7 +36,7 @@ _WHOLE = (  # tensors that are no layer: here, original, diffusers
     ("kind.weight", "token_embedding.weight", "data_type_token_embedding.weight"),
     ("place_kind", "pos_embed_token", "data_type_pos_embed_token"),
 )
-_SEQUENCE = ("text", "image:clip", "image")  # the order of learned positions, after two clocks
+_SEQUENCE = ("text", "image:global", "image")  # the order of learned positions, after two clocks
 _LAYOUTS = ("original", "diffusers")
 _UNUSED = ("transformer.pos_embed.proj.weight", "transformer.pos_embed.proj.bias")
 

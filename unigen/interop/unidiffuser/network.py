@@ -3,6 +3,7 @@
 - LayerNorm stands on the trunk, after every addition and after every long skip;
 - all tokens share one feed-forward layer a block;
 - a modality has one clock, which is a token of its own; so is the kind of data (version 1);
+- the image's point of the shared space is CLIP's embedding of it;
 - positions are learned, one a token.
 
 One class with options for all of this would branch at each of these places; what makes both a
@@ -24,7 +25,7 @@ from unigen.tokens import Clocks, Positions, Tokens
 from unigen.uvit import long_skips
 
 #: Parts in the order of the sequence, and modalities in the order of their clocks.
-ORDER, CLOCKS = ("text", "image:clip", "image"), ("image", "text")
+ORDER, CLOCKS = ("text", "image:global", "image"), ("image", "text")
 TIME = 1000  # the network's time of pure noise; clean is 0, fractions are fine
 
 

@@ -26,8 +26,9 @@ def draw_clocks(
     """Return a clock for every token.
 
     Conditional samples draw a random subset of the modalities, neither none nor all, as given
-    (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples draw a clock a
-    modality (Bao et al. 2023b); the others share one. Some parts keep a region at clock 0.
+    (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
+    draw a clock a modality (Bao et al. 2023b); the others share one. Some parts keep a region at
+    clock 0.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled.
     """

@@ -178,7 +178,7 @@ def test_the_schedulers_of_diffusers_walk_the_same_path(name, scheduler):
         assert torch.allclose(a["part"], b, atol=5e-3)
 
 
-@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers under numpy 2
+@pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # of diffusers under numpy 2
 @pytest.mark.parametrize("name", schedulers.KNOWN)
 def test_a_scheduler_of_diffusers_is_a_sampler(name):
     """Its path is that of its own loop, for every part, and ends at the Gaussian's own sample."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen.guidance import guided
+from unigen.interop import schedulers
 from unigen.presence import settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
@@ -33,15 +34,16 @@ def sample(
     """Yield the wanted latents after every step, from noise to data.
 
     given: clean latents; a part that is also wanted is kept where `keep[part]` is 1, bit for bit.
-    guidance: 1 is off; one number, or one per given part. joint: False puts every wanted part in a
-    sequence of its own. noises: initial noise to use instead of the seeds'.
+    guidance: 1 is off; one number, or one per given part. sampler: a name (`diffusers.` before
+    that of a scheduler), or a generator function like those of `unigen.sampler`. joint: False puts
+    every wanted part in a sequence of its own. noises: initial noise to use instead of the seeds'.
 
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
     drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
     they begin at clock `LEAD`, so that they speak of what is there, and end with them.
     """
-    walk = named(sampler) if isinstance(sampler, str) else sampler
+    walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
         options = {"steps": steps, "guidance": guidance, "sampler": walk, "noises": noises}
         yield from _apart(model, want, given, seeds, keep or {}, options)
@@ -88,6 +90,13 @@ def sample(
         return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
 
     yield from walk(denoise, start, model.flow, model.flow.times(steps), fresh)
+
+
+def _walk(name: str) -> Callable[..., Iterator[Tokens]]:
+    """Return the sampler of that name: one of `unigen.sampler`, or a scheduler of diffusers."""
+    if name.startswith(schedulers.PREFIX):
+        return schedulers.Scheduled(schedulers.scheduler_of(name))
+    return named(name)
 
 
 def _apart(

@@ -1,1 +1,1 @@
-"""Models of other projects, run by this one's `generate(want, given)`."""
+"""Models and methods of other projects, run by this one's `generate(want, given)`."""

@@ -20,8 +20,17 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 _CLOCK, _PLACE = 32, 8  # frequencies of the clock and of each coordinate
 
 
-class UViT(nn.Module):
-    """A transformer from noisy tokens, clocks and positions to a prediction for every token."""
+class Denoiser(nn.Module):
+    """A network from noisy tokens, clocks and positions to a prediction for every token."""
+
+    parts: dict[str, int]  # numbers of a token by part name, of all that it may meet
+    #: What becomes of a part that is neither given nor wanted: "drop" leaves it out of the sequence,
+    #: "noise" shows noise at clock 1.
+    absent = "drop"
+
+
+class UViT(Denoiser):
+    """A transformer over the tokens of any parts."""
 
     def __init__(
         self,

@@ -17,20 +17,22 @@ PREFIX = "diffusers."
 KNOWN = ("DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
          "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler")  # fmt: skip
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_CLIPS = {"DDIMScheduler": {"clip_sample": False}}  # latents are not pixels
 
 
 def scheduler_of(name: str) -> Any:
     """Return the scheduler that a name such as `diffusers.DDIMScheduler` stands for.
 
+    A colon and a number after it are its order, as in `diffusers.DPMSolverMultistepScheduler:3`.
     Raises UsageError for one that is not among `KNOWN`.
     """
-    short = name.removeprefix(PREFIX)
-    if short not in KNOWN:
+    short, _, order = name.removeprefix(PREFIX).partition(":")
+    if short not in KNOWN or (order and (order not in "123" or short == KNOWN[0])):
         raise UsageError(f"sampler={name} is unknown; of diffusers there are {', '.join(KNOWN)}.")
     import diffusers  # seconds of import that nothing else needs
 
-    return getattr(diffusers, short)(**BETAS, **_CLIPS.get(short, {}), prediction_type="sample")
+    options: dict[str, Any] = {"clip_sample": False} if short == KNOWN[0] else {}
+    options |= {"solver_order": int(order)} if order else {}
+    return getattr(diffusers, short)(**BETAS, **options, prediction_type="sample")
 
 
 class Scheduled:
@@ -58,13 +60,13 @@ class Scheduled:
         for scheduler in each.values():
             scheduler.set_timesteps(len(times) - 1, device=times.device)
         for step in next(iter(each.values())).timesteps:
-            data = denoise(x, (step + 1) / len(self.scheduler.betas))
+            data = denoise(x, (step + 1 - flow.late) / len(self.scheduler.betas))
             x = {p: s.step(data[p], step, x[p]).prev_sample for p, s in each.items()}
             yield x
 
     def _check(self, flow: RectifiedFlow) -> None:
         bars = self.scheduler.alphas_cumprod
-        t = torch.arange(1, len(bars) + 1) / len(bars)
+        t = (torch.arange(len(bars)) + 1 - flow.late) / len(bars)
         if not isinstance(flow, VP) or (flow.alpha(t) - bars.sqrt()).abs().max() > 5e-3:
             name = type(self.scheduler).__name__
             raise UsageError(

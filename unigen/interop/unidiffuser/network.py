@@ -22,15 +22,17 @@ from torch import Tensor, nn
 from unigen.errors import UsageError
 from unigen.layers import attend
 from unigen.tokens import Clocks, Positions, Tokens
-from unigen.uvit import long_skips
+from unigen.uvit import Denoiser, long_skips
 
 #: Parts in the order of the sequence, and modalities in the order of their clocks.
 ORDER, CLOCKS = ("text", "image:global", "image"), ("image", "text")
 TIME = 1000  # the network's time of pure noise; clean is 0, fractions are fine
 
 
-class PublishedUViT(nn.Module):
+class PublishedUViT(Denoiser):
     """Noisy text, CLIP and patch tokens to the noise in each (Bao et al. 2023b, section 4.2)."""
+
+    absent = "noise"
 
     def __init__(
         self,

@@ -15,9 +15,14 @@ class DiscreteVP(VP):
     limit for many small steps and differs by 2e-3 at most.
     """
 
-    def __init__(self, prediction: str = "eps", **common):
-        """prediction: what the network answers. common: see `unigen.flow.RectifiedFlow`."""
+    def __init__(self, prediction: str = "eps", late: int = 0, **common):
+        """prediction: what the network answers. common: see `unigen.flow.RectifiedFlow`.
+
+        late: 1 has clocks count as diffusers does, where n / 1000 stands for n + 1 steps of noise
+        and pure noise is seen at 999.
+        """
         super().__init__(prediction, **common)
+        self.late = late
         low, high = (beta**0.5 for beta in BETAS)
         betas = torch.linspace(low, high, STEPS, dtype=torch.float32).square()
         logs = 0.5 * (1 - betas.double()).log().cumsum(0)
@@ -34,7 +39,7 @@ class DiscreteVP(VP):
 
     def _between(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the step below a clock, how far beyond it, and the slope of log alpha there."""
-        n, logs = t.double() * STEPS, self.logs.to(t.device)
+        n, logs = t.double() * STEPS + self.late, self.logs.to(t.device)
         n = torch.where((n - n.round()).abs() < 1e-4, n.round(), n)  # whole steps stay whole
         below = n.floor().long().clamp(0, STEPS - 1)
-        return below, n - below, logs[below + 1] - logs[below]
+        return below, (n - below).clamp(max=1), logs[below + 1] - logs[below]

@@ -218,6 +218,63 @@ def test_one_alone(pair, draws, said, monkeypatch, part, mode):
     close(*((grid(made), wanted) if part == "image" else (made, said[0])))
 
 
+def test_one_call_does_what_neither_implementation_does(pair):
+    """Two conditions at once, a kept half, several prompts, an own noise, a weight a part."""
+    _, model, _ = pair
+    picture = torch.rand(1, 3, 2 * SIDE, 2 * SIDE)
+    two = model.generate(
+        ["image"], {"text": ["a cab", "a sea"], "image": picture}, seeds=[3, 4], steps=3,
+        keep={"image": "0,0,0.5,1"}, guidance={"text": 2.0},
+    )  # fmt: skip
+    assert [r.recipe["given"]["text"] for r in two] == ["a cab", "a sea"]
+    assert not torch.equal(two[0].raw["image"], two[1].raw["image"])
+    eps = {"text": torch.randn(1, 77, 16)}
+    made = [model.generate(["text"], {"image": picture}, steps=2, noise=eps)[0] for _ in range(2)]
+    assert made[0]["text"] == made[1]["text"]
+    both = model.generate(["image", "text"], steps=2)[0]
+    assert both["image"].shape == picture.shape
+    assert isinstance(both["text"], list)
+
+
+def test_kept_latents_come_back_bit_for_bit(pair):
+    _, model, _ = pair
+    with torch.no_grad():
+        given = model.encode({"image": torch.rand(1, 3, 2 * SIDE, 2 * SIDE)})
+    kept = model.modality("image").kept("0,0,1,0.5")
+    *_, x = model.sample(["image"], given, [0], keep={"image": kept}, **model.options(steps=3))
+    assert torch.equal(x["image"][:, kept > 0], given["image"][:, kept > 0])
+    assert not torch.equal(x["image"][:, kept == 0], given["image"][:, kept == 0])
+
+
+def test_kept_latents_are_shown_with_the_noise_of_the_clock(pair, monkeypatch):
+    _, model, _ = pair
+    with torch.no_grad():
+        given = model.encode({"image": torch.rand(1, 3, 2 * SIDE, 2 * SIDE)})
+    kept, seen, ask = model.modality("image").kept("0,0,1,0.5"), [], model.denoise
+    eps = noises(pair[0], start())
+
+    def denoise(x, t):
+        seen.append((x["image"], t["image"]))
+        return ask(x, t)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    options = model.options(steps=3, guidance=1.0)
+    list(model.sample(["image"], given, [0], keep={"image": kept}, noises=eps, **options))
+    for x, t in seen:
+        assert (t == t[0, 0]).all()
+        noised = model.flow.interpolate(given["image"], eps["image"], t)
+        assert torch.equal(x[:, kept > 0], noised[:, kept > 0])
+
+
+def test_what_clip_does_not_read_is_said(pair):
+    _, model, _ = pair
+    text = model.modality("text")
+    assert text.check(["a cab at sea"]) == []
+    (note,) = text.check(["a " * 70 + "big cab at the end of it"])
+    assert note.startswith("cut after 77 tokens, left out from")
+    assert "end" in note
+
+
 def test_a_fault_of_the_folder_is_named(pair, tmp_path):
     _, _, folder = pair
     with pytest.raises(UsageError, match="recipe=best is unknown; choose one of diffusers, unigen"):

@@ -74,7 +74,17 @@ def sample(
     def clocks(t: Float[Tensor, ""]) -> Clocks:
         moving = {p: t if p not in ordered else torch.ones_like(t) for p in start}
         full = {p: c.expand(start[p].shape[:2]) for p, c in moving.items()}
+        if model.denoiser.kept == "noised":
+            return full
         return {**full, **{p: full[p] * ~m[..., 0] for p, m in masks.items()}}
+
+    def shown(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+        """Return what the network sees: kept tokens clean, or with noise of the clock."""
+        x, at = hold({**x, **pick(start, ordered)}), clocks(t)
+        if model.denoiser.kept == "noised":
+            noised = {p: model.flow.interpolate(kept[p], start[p], at[p]) for p in masks}
+            x = {**x, **{p: torch.where(masks[p], z, x[p]) for p, z in noised.items()}}
+        return x
 
     def absent(x: Tokens) -> Tokens:
         names = [p for p in parts if p not in x] if model.denoiser.absent == "noise" else []
@@ -96,7 +106,7 @@ def sample(
 
     def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         """Predict the data of the wanted parts, and settle the tokens whose turn it is."""
-        x = hold({**x, **pick(start, ordered)})
+        x = shown(x, t)
         output, now = answers(x, t), clocks(t)
         data = hold({p: model.lens(p).draw(output[p], x[p], now[p], model.flow, start[p])
                      for p in start})  # fmt: skip

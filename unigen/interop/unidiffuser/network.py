@@ -32,7 +32,7 @@ TIME = 1000  # the network's time of pure noise; clean is 0, fractions are fine
 class PublishedUViT(Denoiser):
     """Noisy text, CLIP and patch tokens to the noise in each (Bao et al. 2023b, section 4.2)."""
 
-    absent = "noise"
+    absent, kept = "noise", "noised"
 
     def __init__(
         self,

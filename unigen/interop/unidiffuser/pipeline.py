@@ -22,7 +22,7 @@ _NAMES = {
     "clip_tokenizer": ("clip_tokenizer",), "text_decoder": ("text_decoder",),
     "text_tokenizer": ("text_tokenizer",), "unet": ("unet",),
 }  # fmt: skip
-#: How each compatibility recipe samples. See README: UniDiffuser.
+#: How each recipe samples. Its clocks are those of `schedule.DiscreteVP`.
 RECIPES: dict[str, dict[str, Any]] = {
     "diffusers": {"late": 1, "activation": "gelu", "sampler": "DPMSolverMultistepScheduler:3",
                   "steps": 50, "guidance": 8.0},
@@ -61,6 +61,7 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
         "sampler": f"diffusers.{how['sampler']}",
     }  # fmt: skip
     model = UniGen({"image": image, "text": text}, denoiser, DiscreteVP(late=how["late"]), sampling)
+    model.hash = checkpoint.digest(root / "unet" / WEIGHTS)[:16]
     return model.eval()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from einops import rearrange
 
+import unigen
 from unigen import sampling
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop.unidiffuser.pipeline import load
@@ -273,6 +274,24 @@ def test_what_clip_does_not_read_is_said(pair):
     (note,) = text.check(["a " * 70 + "big cab at the end of it"])
     assert note.startswith("cut after 77 tokens, left out from")
     assert "end" in note
+
+
+def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
+    """`unigen.load` and so every door takes the folder; the recipe names the model."""
+    _, _, folder = pair
+    model = unigen.load(folder)
+    (result,) = model.generate(["image", "text"], seeds=[1], steps=2)
+    assert result.recipe["model"] == model.hash != "unsaved"
+    assert result.recipe["guidance"] == 8.0
+    assert {path.suffix for path in result.save(tmp_path)} == {".png", ".txt"}
+    (folder / "model_index.json").rename(tmp_path / "index")
+    index = json.loads((tmp_path / "index").read_text())
+    try:
+        (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Other"}))
+        with pytest.raises(CheckpointError, match="only UniDiffuserPipeline is read"):
+            unigen.load(folder)
+    finally:
+        (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def test_a_fault_of_the_folder_is_named(pair, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unigen import checkpoint, registry, sampling
+from unigen import checkpoint, interop, registry, sampling
 from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
 from unigen.lens import Lens
@@ -189,5 +189,7 @@ class UniGen(nn.Module):
 
 
 def load(name: str | Path | None = None, plugins: Sequence[str] = ()) -> UniGen:
-    """Load the embedded model, or the one in a folder."""
+    """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known."""
+    if name is not None and interop.is_pipeline(name):
+        return interop.load_pipeline(name)
     return UniGen.from_pretrained(EMBEDDED if name is None else name, plugins)

@@ -6,6 +6,7 @@ from typing import Any
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
+from unigen.interop import INDEX
 from unigen.interop.unidiffuser.captions import CaptionDecoder
 from unigen.interop.unidiffuser.folder import CONFIG, WEIGHTS, load_denoiser
 from unigen.interop.unidiffuser.image import PublishedImage
@@ -14,7 +15,6 @@ from unigen.interop.unidiffuser.text import PublishedText
 from unigen.model import UniGen
 from unigen.tensorfile import read_weights
 
-INDEX = "model_index.json"
 #: Components of the folder; two have had two names.
 _NAMES = {
     "vae": ("vae",), "text_encoder": ("text_encoder",), "image_encoder": ("image_encoder",),

@@ -74,10 +74,12 @@ def options_of(config: dict[str, Any], what: str) -> dict[str, Any]:
                 f"{what} has {key} = {shown(config[key])}; every published UniDiffuser has "
                 f"{shown(value)}, and no other is read."
             )
-    sizes = {key: config.get(key) for key in _SIZES}
-    for key, value in sizes.items():
+    sizes: dict[str, int] = {}
+    for key in _SIZES:
+        value = config.get(key)
         if type(value) is not int or not 0 < value < 1 << 16:
             raise CheckpointError(f"{what} has {key} = {shown(value)}; a whole number was wanted.")
+        sizes[key] = value
     side, head = sizes["sample_size"] // 2, sizes["attention_head_dim"]
     if config.get("out_channels") not in (None, sizes["in_channels"]):
         raise CheckpointError(f"{what} has other out_channels than in_channels; none is known.")

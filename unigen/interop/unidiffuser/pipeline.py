@@ -39,14 +39,14 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     Raises UsageError for an unknown recipe or no folder, CheckpointError for a fault in it.
     """
     import transformers
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     if recipe not in RECIPES:
         raise UsageError(f"recipe={recipe} is unknown; choose one of {', '.join(RECIPES)}.")
     how, root = RECIPES[recipe], real_path(folder)
     denoiser = load_denoiser(root)
     at = _components(root)
-    options = {"local_files_only": True, "use_safetensors": True}
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     vae = AutoencoderKL.from_pretrained(at["vae"], **options)
     eye = transformers.CLIPVisionModelWithProjection.from_pretrained(at["image_encoder"], **options)
     encoder = transformers.CLIPTextModel.from_pretrained(at["text_encoder"], **options)

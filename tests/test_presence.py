@@ -92,5 +92,5 @@ def test_shares_of_joint_and_independent_clocks():
     levels = torch.stack([draw(b=4096)[f"{n}:{GLOBAL}"][:, 0] for n in NAMES], 1)
     joint = (levels == levels[:, :1]).all(1).float().mean()
     distinct = torch.tensor([len(set(row)) == 4 and 0 not in row for row in levels.tolist()])
-    assert abs(joint - (1 - CONDITIONAL - INDEPENDENT + CONDITIONAL / 8)) < 0.04
+    assert abs(joint - (1 - CONDITIONAL - INDEPENDENT)) < 0.04
     assert abs(distinct.float().mean() - INDEPENDENT) < 0.04

@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from unigen import sampler
 from unigen.errors import UsageError
 from unigen.flow import VP, RectifiedFlow
+from unigen.interop import schedulers
 from unigen.sampler import SAMPLERS, ancestral, named
 
 MU, SD = 0.7, 0.4
@@ -175,6 +176,38 @@ def test_the_schedulers_of_diffusers_walk_the_same_path(name, scheduler):
     ours = SAMPLERS[name](posterior(flow), {"part": x}, flow, times)
     for a, b in zip(ours, path, strict=True):  # the discrete schedule differs by 1 / 1000
         assert torch.allclose(a["part"], b, atol=5e-3)
+
+
+@pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # of diffusers under numpy 2
+@pytest.mark.parametrize("name", schedulers.KNOWN)
+def test_a_scheduler_of_diffusers_is_a_sampler(name):
+    """Its path is that of its own loop, for every part, and ends at the Gaussian's own sample."""
+    flow, x = VP(), {"part": normal(9).float(), "other": 2 * normal(9).float()}
+    scheduler = schedulers.scheduler_of(f"diffusers.{name}")
+    steps = list(schedulers.Scheduled(scheduler)(posterior(flow), x, flow, flow.times(24)))
+    assert len(steps) == 24
+    for part, start in x.items():
+        scheduler.set_timesteps(24)
+        theirs = start
+        for step in scheduler.timesteps:
+            x0 = posterior(flow)({"part": theirs}, (step + 1) / 1000)["part"]
+            theirs = scheduler.step(x0, step, theirs).prev_sample
+        assert torch.equal(steps[-1][part], theirs)
+    one = torch.ones(())
+    exact = MU + SD * (x["part"] - flow.alpha(one) * MU) / spread(flow, one)
+    assert torch.allclose(steps[-1]["part"], exact, atol=0.1)  # DDIM is of first order
+
+
+def test_a_scheduler_walks_its_own_process_alone():
+    sampler = schedulers.Scheduled(schedulers.scheduler_of("diffusers.DDIMScheduler"))
+    x = {"part": normal(2).float()}
+    for flow in (RectifiedFlow(), VP(beta_max=20.0)):
+        with pytest.raises(UsageError, match="DDIMScheduler walks the VP process"):
+            next(sampler(posterior(flow), x, flow, flow.times(4)))
+    with pytest.raises(UsageError, match="diffusers.LMSDiscreteScheduler is unknown.*DDIM"):
+        schedulers.scheduler_of("diffusers.LMSDiscreteScheduler")
+    with pytest.raises(UsageError, match='prediction_type="sample"'):
+        schedulers.Scheduled(DDIMScheduler(**BETAS))
 
 
 def test_ancestral_is_the_posterior_of_diffusers_with_a_churn_of_one(monkeypatch):

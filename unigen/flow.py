@@ -21,6 +21,8 @@ Latents = Float[Tensor, "b n c"]
 class RectifiedFlow:
     """Straight paths from data to noise."""
 
+    late = 0  # steps by which a discrete process counts its clocks late, as diffusers does: 0 or 1
+
     def __init__(
         self,
         prediction: str = "x",  # what the network's output means: x | eps | velocity

@@ -4,7 +4,7 @@ The unconditional pass needs no null token: the given parts are left out of the 
 (Ho and Salimans 2022; Bao et al. 2023b for the weights' meaning, where 1 is off).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,20 +12,17 @@ from torch import Tensor
 from unigen.errors import UsageError
 from unigen.tokens import Tokens, modality_of
 
-#: Clocks between which guidance acts (Kynkaanniemi et al. 2024). Latents of few tokens are decided
-#: above 0.8, where nothing but the condition tells them; below 0.4 nothing is left to guide.
-INTERVAL = (0.4, 1.0)
-
 
 def guided(
     answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float],
-    parts: Collection[str],
+    parts: Collection[str], interval: Sequence[float] = (0.0, 1.0),
 ) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
     """Return answers that go further in the direction of what is given.
 
     y = y(C) + (w - 1) (y(C) - y()) with one weight, or + sum_c (w_c - 1) (y(C) - y(C without c)).
     `answer(x, t, fixed)` is what the network says with some conditions; `parts` are those that
-    guidance acts on. Data, noise and velocity are affine in each other: guiding one guides all.
+    guidance acts on; outside of the `interval` of clocks it is off (Kynkaanniemi et al. 2024).
+    Data, noise and velocity are affine in each other: guiding one guides all.
     """
     weights = _weights(given, guidance)
     if not weights or not parts:
@@ -33,13 +30,40 @@ def guided(
 
     def push(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         y = answer(x, t, given)
-        if not INTERVAL[0] <= float(t) <= INTERVAL[1]:
+        if not interval[0] <= float(t) <= interval[1]:
             return y
         result = dict(y)
         for names, w in weights:
             without = answer(x, t, {p: z for p, z in given.items() if p not in names})
             further = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in parts}
             result = {**result, **further}
+        return result
+
+    return push
+
+
+def mutual(
+    answers: Callable[[Tokens, Float[Tensor, ""]], Tokens], answer: Callable[..., Tokens],
+    given: Tokens, weight: float, parts: Collection[str], interval: Sequence[float] = (0.0, 1.0),
+) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
+    """Return answers of parts made together that go further towards each other.
+
+    y_m + (w - 1) (y_m(C, others) - y_m(C)) for every modality m (Bao et al. 2023b, joint
+    generation); 1 is off. `answers` are those without it; the rest as in `guided`.
+    """
+    if weight == 1:
+        return answers
+
+    def push(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+        y, names = answers(x, t), sorted({modality_of(p) for p in x})
+        if len(names) < 2 or not interval[0] <= float(t) <= interval[1]:
+            return y
+        result = dict(y)
+        for name in names:
+            own = {p: z for p, z in x.items() if modality_of(p) == name}
+            if pushed := [p for p in own if p in parts]:
+                alone = answer(own, t, given)
+                result |= {p: y[p] + (weight - 1) * (y[p] - alone[p]) for p in pushed}
         return result
 
     return push

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unigen import checkpoint, registry, sampling
+from unigen import checkpoint, interop, registry, sampling
 from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
 from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
 from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
-from unigen.uvit import UViT
+from unigen.uvit import Denoiser
 
 EMBEDDED = Path(__file__).parent / "embedded"  # the model that ships with the package
 
@@ -28,7 +28,7 @@ class UniGen(nn.Module):
     def __init__(
         self,
         modalities: dict[str, Modality],
-        denoiser: UViT,
+        denoiser: Denoiser,
         flow: RectifiedFlow,
         sampling: dict[str, Any] | None = None,  # steps, guidance, sampler it is tuned for
     ):
@@ -81,7 +81,9 @@ class UniGen(nn.Module):
     def encode(self, raw: Mapping[str, Any]) -> Tokens:
         """Return the latents of raw media, and of every modality its point of the shared space."""
         tokens = {part: self.modality(part).encode(value) for part, value in raw.items()}
-        return {**tokens, **self._globals(tokens)}
+        points = {f"{p}:{GLOBAL}": self.modality(p).point(raw[p], z) for p, z in tokens.items()}
+        known = {part: e[:, None] for part, e in points.items() if part in self.denoiser.parts}
+        return {**tokens, **known}
 
     def decode(self, tokens: Tokens) -> dict[str, Any]:
         """Return raw media from latents."""
@@ -90,7 +92,8 @@ class UniGen(nn.Module):
 
     def embed(self, raw: Mapping[str, Any]) -> dict[str, Float[Tensor, "b e"]]:
         """Return the points of raw media in the shared space, squared norm e."""
-        return {p: self.modality(p).embed(self.modality(p).encode(v)) for p, v in raw.items()}
+        latents = {p: self.modality(p).encode(v) for p, v in raw.items()}
+        return {p: self.modality(p).point(raw[p], z) for p, z in latents.items()}
 
     def positions(self, tokens: Mapping[str, Tensor]) -> Positions:
         """Return (second, row, column) of every token; a global token stands in the middle."""
@@ -100,10 +103,6 @@ class UniGen(nn.Module):
             place = place.mean(0, keepdim=True) if role_of(part) == GLOBAL else place
             places[part] = place.to(x.device)
         return places
-
-    def _globals(self, tokens: Tokens) -> Tokens:
-        points = {f"{p}:{GLOBAL}": self.modality(p).embed(z)[:, None] for p, z in tokens.items()}
-        return {part: e for part, e in points.items() if part in self.denoiser.parts}
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -190,5 +189,7 @@ class UniGen(nn.Module):
 
 
 def load(name: str | Path | None = None, plugins: Sequence[str] = ()) -> UniGen:
-    """Load the embedded model, or the one in a folder."""
+    """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known."""
+    if name is not None and interop.is_pipeline(name):
+        return interop.load_pipeline(name)
     return UniGen.from_pretrained(EMBEDDED if name is None else name, plugins)

@@ -12,7 +12,7 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
 NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.1
-TOGETHER = 0.3  # of the samples show ordered tokens at one clock all the same
+TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 
 
 def draw_clocks(
@@ -25,9 +25,10 @@ def draw_clocks(
 ) -> Clocks:
     """Return a clock for every token.
 
-    Conditional samples draw a random proper subset of the modalities as given (clock 0, now and
-    then slightly noisy) and share one clock among the rest; independent samples draw a clock a
-    modality (Bao et al. 2023b); the others share one. Some parts keep a region at clock 0.
+    Conditional samples draw a random subset of the modalities, neither none nor all, as given
+    (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
+    draw a clock a modality (Bao et al. 2023b); the others share one. Some parts keep a region at
+    clock 0.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled.
     """
@@ -46,7 +47,8 @@ def draw_clocks(
     t = torch.where((kind >= CONDITIONAL) & (kind < CONDITIONAL + INDEPENDENT), own, shared)
     if len(names) > 1:
         given = rand(b, len(names)) < 0.5
-        given.scatter_(1, pick, False)  # at least one is wanted
+        giver = (pick + 1 + (rand(b, 1) * (len(names) - 1)).long()) % len(names)
+        given.scatter_(1, giver, True).scatter_(1, pick, False)  # at least one either way
         level = (rand(b, len(names)) < NOISY_GIVEN) * 0.3 * rand(b, len(names))
         t = torch.where((kind < CONDITIONAL) & given, level, t)
     clocks = {}

@@ -1,16 +1,21 @@
 """One generation: the wanted parts walk from noise to data, what is given stands at clock 0."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unigen.guidance import guided
+from unigen.guidance import guided, mutual
+from unigen.interop import schedulers
 from unigen.presence import settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
+
+#: Clock of the other modalities at which words begin: what there is to see is nearly decided.
+LEAD = 0.8
 
 
 @torch.no_grad()
@@ -22,6 +27,8 @@ def sample(
     *,
     steps: int = 16,
     guidance: float | Mapping[str, float] = 1.0,
+    mutual_guidance: float = 1.0,
+    interval: Sequence[float] = (0.0, 1.0),
     sampler: str | Callable[..., Iterator[Tokens]] = "multistep",
     keep: Mapping[str, Float[Tensor, " n"]] | None = None,
     joint: bool = True,
@@ -30,24 +37,33 @@ def sample(
     """Yield the wanted latents after every step, from noise to data.
 
     given: clean latents; a part that is also wanted is kept where `keep[part]` is 1, bit for bit.
-    guidance: 1 is off; one number, or one per given part. joint: False puts every wanted part in a
-    sequence of its own. noises: initial noise to use instead of the seeds'.
+    guidance: 1 is off; one number, or one per given part. mutual_guidance: of wanted parts by each
+    other, 1 is off. interval: clocks between which both act.
+    sampler: a name (`diffusers.` before that of a scheduler), or a generator function like those of
+    `unigen.sampler`. joint: False puts every wanted part in a sequence of its own. noises: initial
+    noise to use instead of the seeds'.
+
+    A part that is neither wanted nor given is not in the sequence, or, for a denoiser that is
+    `absent = "noise"`, it is new noise at clock 1 in every call (Bao et al. 2023b).
 
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
-    drawn knowing all before it; with fewer, some are drawn side by side.
+    drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
+    they begin at clock `LEAD`, so that they speak of what is there, and end with them.
     """
-    walk = named(sampler) if isinstance(sampler, str) else sampler
+    walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
-        options = {"steps": steps, "guidance": guidance, "sampler": walk, "noises": noises}
+        options = {"steps": steps, "guidance": guidance, "interval": interval, "sampler": walk,
+                   "noises": noises}  # fmt: skip
         yield from _apart(model, want, given, seeds, keep or {}, options)
         return
     parts = model.denoiser.parts
     wanted = [p for name in want for p in (name, f"{name}:{GLOBAL}") if p in parts]
     start = {p: (noises or {}).get(p, noise(p, seeds, model.shape(p))) for p in wanted}
     start = {p: eps.to(model.device) for p, eps in start.items()}
-    fixed = {p: z for p, z in given.items() if p not in start}
+    fixed, calls = {p: z for p, z in given.items() if p not in start}, count()
     ordered = {p for p in start if model.ordered(p)}
+    lead = LEAD if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
     masks = {p: m[None, :, None].to(model.device) > 0 for p, m in {**none, **(keep or {})}.items()}
     kept = {p: given.get(p, start[p]) for p in masks}
@@ -58,31 +74,58 @@ def sample(
     def clocks(t: Float[Tensor, ""]) -> Clocks:
         moving = {p: t if p not in ordered else torch.ones_like(t) for p in start}
         full = {p: c.expand(start[p].shape[:2]) for p, c in moving.items()}
+        if model.denoiser.kept == "noised":
+            return full
         return {**full, **{p: full[p] * ~m[..., 0] for p, m in masks.items()}}
+
+    def shown(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
+        """Return what the network sees: kept tokens clean, or with noise of the clock."""
+        x, at = hold({**x, **pick(start, ordered)}), clocks(t)
+        if model.denoiser.kept == "noised":
+            noised = {p: model.flow.interpolate(kept[p], start[p], at[p]) for p in masks}
+            x = {**x, **{p: torch.where(masks[p], z, x[p]) for p, z in noised.items()}}
+        return x
+
+    def absent(x: Tokens) -> Tokens:
+        names = [p for p in parts if p not in x] if model.denoiser.absent == "noise" else []
+        call = next(calls) if names else 0
+        made = {p: noise(f"{p}/absent/{call}", seeds, model.shape(p)) for p in names}
+        return {p: z.to(model.device) for p, z in made.items()}
 
     def answer(x: Tokens, t: Float[Tensor, ""], fixed: Tokens) -> Tokens:
         """Ask the network for the wanted parts at one clock, conditions at clock 0."""
         still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
-        output = model.denoise({**x, **fixed}, {**clocks(t), **still})
+        gone = absent({**x, **fixed})
+        loud = {p: z.new_ones(z.shape[:2]) for p, z in gone.items()}
+        output = model.denoise({**x, **fixed, **gone}, {**clocks(t), **still, **loud})
         return {p: output[p] for p in x}
 
-    answers = guided(answer, fixed, guidance, {p for p in start if model.lens(p).guided})
+    guidable = {p for p in start if model.lens(p).guided}
+    answers = guided(answer, fixed, guidance, guidable, interval)
+    answers = mutual(answers, answer, fixed, mutual_guidance, guidable, interval)
 
     def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         """Predict the data of the wanted parts, and settle the tokens whose turn it is."""
-        x = hold({**x, **pick(start, ordered)})
+        x = shown(x, t)
         output, now = answers(x, t), clocks(t)
         data = hold({p: model.lens(p).draw(output[p], x[p], now[p], model.flow, start[p])
                      for p in start})  # fmt: skip
         for p in ordered:
             n = start[p].shape[1]
-            masks[p], kept[p] = masks[p] | settled(t - 1 / n, n)[None, :, None], data[p]
+            masks[p], kept[p] = masks[p] | settled(t / lead - 1 / n, n)[None, :, None], data[p]
         return data
 
     def fresh(step: int) -> Tokens:
         return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
 
     yield from walk(denoise, start, model.flow, model.flow.times(steps), fresh)
+
+
+def _walk(name: str) -> Callable[..., Iterator[Tokens]]:
+    """Return the sampler of that name: one of `unigen.sampler`, or a scheduler of diffusers."""
+    if name.startswith(schedulers.PREFIX):
+        return schedulers.Scheduled(schedulers.scheduler_of(name))
+    return named(name)
 
 
 def _apart(

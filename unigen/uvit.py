@@ -20,8 +20,20 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 _CLOCK, _PLACE = 32, 8  # frequencies of the clock and of each coordinate
 
 
-class UViT(nn.Module):
-    """A transformer from noisy tokens, clocks and positions to a prediction for every token."""
+class Denoiser(nn.Module):
+    """A network from noisy tokens, clocks and positions to a prediction for every token."""
+
+    parts: dict[str, int]  # numbers of a token by part name, of all that it may meet
+    #: A part that is neither given nor wanted: "drop" leaves it out of the sequence, "noise" shows
+    #: noise at clock 1.
+    absent = "drop"
+    #: Tokens that are kept while the rest of their part is made: "clean" shows them at clock 0,
+    #: "noised" at the clock of the rest, for a network that knows one clock a modality.
+    kept = "clean"
+
+
+class UViT(Denoiser):
+    """A transformer over the tokens of any parts."""
 
     def __init__(
         self,
@@ -33,7 +45,7 @@ class UViT(nn.Module):
     ):
         """Build the network; an unknown part later on is an error that names it."""
         super().__init__()
-        self.parts, self.middle, self.head = dict(parts), depth // 2, head
+        self.parts, self.head = dict(parts), head
         key = {part: part.replace(":", "__") for part in parts}
         modalities = sorted({modality_of(part) for part in parts})
         self.embed = nn.ModuleDict({key[p]: nn.Linear(c, width) for p, c in parts.items()})
@@ -41,7 +53,7 @@ class UViT(nn.Module):
         self.level = nn.ParameterDict({k: 0.02 * torch.randn(width) for k in key.values()})
         self.clock = nn.Linear(2 * _CLOCK, width)
         self.blocks = nn.ModuleList(
-            UBlock(width, width // head, ratio, modalities, skip=i > self.middle)
+            UBlock(width, width // head, ratio, modalities, skip=i > depth // 2)
             for i in range(depth)
         )
         self.norm = norm(width)
@@ -74,12 +86,7 @@ class UViT(nn.Module):
             angles.append(self._angles(torch.cat([center, positions[part]])))
             lengths.append(tokens.shape[1] + 1)
             spans[modality] = spans.get(modality, 0) + lengths[-1]
-        h, angle = torch.cat(sequence, 1), torch.cat(angles)
-        skips = []
-        for i, block in enumerate(self.blocks):
-            h = block(h, angle, spans, skips.pop() if i > self.middle else None)
-            if i < self.middle:
-                skips.append(h)
+        h = long_skips(self.blocks, torch.cat(sequence, 1), torch.cat(angles), spans)
         outputs = self.norm(h).split(lengths, 1)
         return {
             part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
@@ -99,6 +106,16 @@ class UViT(nn.Module):
             for i, n in enumerate(counts)
         ]
         return 2 * torch.pi * torch.cat(turns, -1)
+
+
+def long_skips(blocks: nn.ModuleList, h: Float[Tensor, "b n d"], *context) -> Tensor:
+    """Walk the blocks; one after the middle also takes what its mirror image returned."""
+    middle, skips = len(blocks) // 2, []
+    for i, block in enumerate(blocks):
+        h = block(h, *context, skip=skips.pop() if i > middle else None)
+        if i < middle:
+            skips.append(h)
+    return h
 
 
 class UBlock(nn.Module):

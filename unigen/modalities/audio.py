@@ -36,7 +36,7 @@ class Audio(Modality):
         width: tuple[int, int] | list[int] = (128, 192),
         depth: tuple[int, int] | list[int] = (1, 2),
         foreground: float = 6.0,  # loss weight of what is not silence
-        mix: float = 0.6,  # share of training sounds that are mixed with another one
+        mix: float = 0.5,  # share of training sounds that are laid over another one
         iterations: int = 32,  # of Griffin-Lim
         **common,  # shared, noise_mean: see Modality
     ):
@@ -71,7 +71,7 @@ class Audio(Modality):
         """Return the error of the log magnitudes, heavier where there is or was made sound.
 
         Both count: a weight on what there is alone would paint partials wherever one is possible.
-        Some sounds are mixed, so that no tones are learned as always together.
+        Some sounds are laid over another, so that no tones are learned as always together.
         """
         front = self._mixed(front, generator)
         z = self.codec.encode(self._patches(front))
@@ -135,13 +135,9 @@ class Audio(Modality):
         return raw * kept.repeat_interleave(raw.shape[1] // self.tokens)
 
     def _mixed(self, front: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Lay some sounds over another, give others the treble of another."""
-        draw = torch.rand(3, len(front), 1, 1, generator=generator, device=front.device)
-        other = front.roll(1, 0)
-        cut = self.bins ** (0.4 + 0.6 * draw[0])  # log-uniform, from about 200 Hz
-        treble = torch.where(torch.arange(self.bins, device=front.device) < cut, front, other)
-        mixed = torch.where(draw[1] < 0.5, treble, torch.maximum(front, other))
-        return torch.where(draw[2] < self.mix, mixed, front)
+        """Lay some sounds over another: of two magnitudes the larger one."""
+        draw = torch.rand(len(front), 1, 1, generator=generator, device=front.device)
+        return torch.where(draw < self.mix, torch.maximum(front, front.roll(1, 0)), front)
 
     def _patches(self, spectrum: Tensor) -> Tensor:
         return rearrange(spectrum, "b (n f) k -> b n (f k)", f=self.patch)

@@ -141,6 +141,10 @@ class Modality(nn.Module, ABC):
         """Return the point of the shared space, with squared norm e (unit variance)."""
         return self.tower(z)
 
+    def point(self, raw: Raw, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
+        """Return the point of raw data whose latents are z; here the latents tell it."""
+        return self.embed(z)
+
     @torch.no_grad()
     def calibrate(self, raw: Raw) -> None:
         """Measure the latents' mean and standard deviation per channel."""

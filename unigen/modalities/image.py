@@ -17,43 +17,15 @@ from unigen.modalities.regions import box_or_mask, flatten_outside
 Pixels = Float[Tensor, "b 3 h w"]  # in [0, 1]
 
 
-class Image(Modality):
-    """Still pictures of `size` x `size` pixels."""
+class Pictures(Modality):
+    """Still pictures as files and as what a user gives, whatever becomes of them."""
 
     name, suffix = "image", ".png"
 
-    def __init__(
-        self,
-        size: int = 64,  # pixels a side
-        patch: int = 8,  # pixels a side of a patch
-        merge: int = 2,  # patches a side of a token
-        channels: int = 32,
-        width: tuple[int, int] | list[int] = (128, 192),
-        depth: tuple[int, int] | list[int] = (1, 2),
-        foreground: float = 6.0,  # loss weight of what differs from the picture's median color
-        **common,  # shared, noise_mean: see Modality
-    ):
-        """Build the codec; latents are (size / patch / merge) squared tokens."""
-        self.grid = size // patch // merge
-        super().__init__(self.grid**2, channels, **common)
-        self.size, self.patch, self.merge, self.foreground = size, patch, merge, foreground
-        self.shape = (3, size, size)
-        self.codec = PatchCodec(
-            3 * patch**2, self.tokens, merge**2, channels, width=width, depth=depth
-        )
-
-    def features(self, raw: Pixels) -> Float[Tensor, "b n c"]:
-        """Return the latents before normalization."""
-        return self.codec.encode(self._patches(raw))
-
-    def restore(self, features: Float[Tensor, "b n c"]) -> Pixels:
-        """Return pixels in [0, 1]."""
-        return self._pixels(self.codec.decode(features)).clamp(0, 1)
-
-    def codec_loss(self, front: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the error of the reconstruction, heavier on what stands out."""
-        made = self._pixels(self.codec.decode(perturb(self.features(front), generator)))
-        return weighted_error(made, front, salience(front, self.foreground))
+    def __init__(self, size: int, grid: int, channels: int, **common):
+        """size: pixels a side. grid: tokens a side. common: shared, noise_mean: see Modality."""
+        super().__init__(grid**2, channels, **common)
+        self.size, self.grid, self.shape = size, grid, (3, size, size)
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens on the unit square at second 0."""
@@ -89,6 +61,41 @@ class Image(Modality):
 
     def _bytes(self, raw: Pixels) -> np.ndarray:
         return rearrange(raw[0], "c h w -> h w c").mul(255).round().byte().numpy()
+
+
+class Image(Pictures):
+    """Still pictures of `size` x `size` pixels."""
+
+    def __init__(
+        self,
+        size: int = 64,  # pixels a side
+        patch: int = 8,  # pixels a side of a patch
+        merge: int = 2,  # patches a side of a token
+        channels: int = 32,
+        width: tuple[int, int] | list[int] = (128, 192),
+        depth: tuple[int, int] | list[int] = (1, 2),
+        foreground: float = 6.0,  # loss weight of what differs from the picture's median color
+        **common,  # shared, noise_mean: see Modality
+    ):
+        """Build the codec; latents are (size / patch / merge) squared tokens."""
+        super().__init__(size, size // patch // merge, channels, **common)
+        self.patch, self.merge, self.foreground = patch, merge, foreground
+        self.codec = PatchCodec(
+            3 * patch**2, self.tokens, merge**2, channels, width=width, depth=depth
+        )
+
+    def features(self, raw: Pixels) -> Float[Tensor, "b n c"]:
+        """Return the latents before normalization."""
+        return self.codec.encode(self._patches(raw))
+
+    def restore(self, features: Float[Tensor, "b n c"]) -> Pixels:
+        """Return pixels in [0, 1]."""
+        return self._pixels(self.codec.decode(features)).clamp(0, 1)
+
+    def codec_loss(self, front: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
+        """Return the error of the reconstruction, heavier on what stands out."""
+        made = self._pixels(self.codec.decode(perturb(self.features(front), generator)))
+        return weighted_error(made, front, salience(front, self.foreground))
 
     def _patches(self, raw: Pixels) -> Tensor:
         return rearrange(raw * 2 - 1, "b c (gh mh p) (gw mw q) -> b (gh gw mh mw) (c p q)",

@@ -24,10 +24,45 @@ END, UNKNOWN = 0, 1  # ids before those of the words
 _UNITS = re.compile(r"\w+|[^\w\s]")
 
 
-class Text(Modality):
+class Sentences(Modality):
+    """Text as files and as what a user types, whatever becomes of it."""
+
+    name, suffix, plain = "text", ".txt", True
+
+    def read(self, path: Path) -> tuple[list[str], list[str]]:
+        """Read a text file."""
+        text = media.read_text(path)
+        return [text], self.check([text])
+
+    def take(self, value: Any) -> tuple[list[str], list[str]]:
+        """Return a sentence as it was typed; a `Path` is read."""
+        if isinstance(value, Path):
+            return self.read(value)
+        if not isinstance(value, str):
+            raise UsageError(f"given.text is of type {type(value).__name__}; give the sentence.")
+        return [value], self.check([value])
+
+    def join(self, raws: list[list[str]]) -> list[str]:
+        """Return all the sentences."""
+        return [sentence for raw in raws for sentence in raw]
+
+    def write(self, raw: list[str], path: Path, recipe: dict, track: Any = None) -> None:
+        """Write a text file."""
+        media.write_text(path, raw[0], recipe)
+
+    def log(self, writer: Any, tag: str, raw: list[str], step: int) -> None:
+        """Show the sentence."""
+        writer.add_text(tag, raw[0], step)
+
+    def show(self, raw: list[str]) -> str:
+        """Return the sentence."""
+        return raw[0]
+
+
+class Text(Sentences):
     """Sentences of at most `length` words; `words` is the vocabulary, in id order."""
 
-    name, suffix, plain, lessons, ordered = "text", ".txt", True, 4096, True
+    lessons, ordered = 4096, True
 
     def __init__(
         self,
@@ -107,35 +142,6 @@ class Text(Modality):
         """Take the vocabulary from sentences, unless it was given."""
         if not self.words:
             self._learn(sorted({unit for sentence in raw for unit in split(sentence)}))
-
-    def read(self, path: Path) -> tuple[list[str], list[str]]:
-        """Read a text file."""
-        text = media.read_text(path)
-        return [text], self.check([text])
-
-    def take(self, value: Any) -> tuple[list[str], list[str]]:
-        """Return a sentence as it was typed; a `Path` is read."""
-        if isinstance(value, Path):
-            return self.read(value)
-        if not isinstance(value, str):
-            raise UsageError(f"given.text is of type {type(value).__name__}; give the sentence.")
-        return [value], self.check([value])
-
-    def join(self, raws: list[list[str]]) -> list[str]:
-        """Return all the sentences."""
-        return [sentence for raw in raws for sentence in raw]
-
-    def write(self, raw: list[str], path: Path, recipe: dict, track: Any = None) -> None:
-        """Write a text file."""
-        media.write_text(path, raw[0], recipe)
-
-    def log(self, writer: Any, tag: str, raw: list[str], step: int) -> None:
-        """Show the sentence."""
-        writer.add_text(tag, raw[0], step)
-
-    def show(self, raw: list[str]) -> str:
-        """Return the sentence."""
-        return raw[0]
 
     def _learn(self, words: tuple[str, ...] | list[str]) -> None:
         if len(words) > self.capacity - 2:

@@ -41,12 +41,12 @@ def sing(
 ) -> Float[Tensor, "b samples"]:
     """Return the sound of the scenes, mono, `rate` samples a second, within [-1, 1].
 
-    The phases of the partials are the only free choice; (seed, index) makes it.
+    The phases of the tones are the only free choice; (seed, index) makes it.
     """
     device = scenes.count.device
     t = torch.arange(int(v.SECONDS * rate), device=device) / rate
     phases = uniforms(seed, index, -1, 8).reshape(-1, 2, 4).float() * 2 * math.pi
-    timbre = torch.tensor(v.TIMBRES, device=device)[scenes.shape] * v.PARTIAL_GAIN  # b 2 3
+    timbre = torch.tensor(v.TIMBRES, device=device)[scenes.shape] * v.FORMANT_GAIN  # b 2 3
     gains = torch.cat([torch.ones_like(timbre[..., :1]), timbre], -1)
     loud = v.FULL_SCALE * 10 ** (torch.tensor(v.LEVELS_DB, device=device)[scenes.size] / 20)
     wave = torch.zeros(len(scenes), len(t), device=device)
@@ -54,12 +54,11 @@ def sing(
         rows = scenes.present[:, i].nonzero()[:, 0]
         pitch = v.REGISTERS[i] * 2 ** (scenes.color[:, i] / len(v.COLORS))
         tone = torch.zeros(len(rows), len(t), device=device)
-        for k, ratio in enumerate((1.0, *v.TIMBRE_RATIOS)):
+        for k in range(gains.shape[-1]):
             sung = (gains[rows, i, k] > 0).nonzero()[:, 0]
             who = rows[sung]
-            angle = torch.addcmul(
-                phases[who, i, k, None], 2 * math.pi * ratio * pitch[who, None], t
-            )
+            hz = pitch[who, None] if k == 0 else v.FORMANTS[i][k - 1]
+            angle = phases[who, i, k, None] + 2 * math.pi * hz * t
             tone[sung] += gains[who, i, k, None] * angle.sin_()
         tone *= envelopes(scenes.motion[rows, i], scenes.event[rows], t) * loud[rows, i, None]
         wave.index_add_(0, rows, tone)

@@ -46,13 +46,15 @@ SECONDS = 2.0
 EVENT_RANGE = (0.4, 1.6)  # the scene's one event: the bounce, or a flash when nothing bounces
 FLASH = 0.6  # how far the background goes to white during a flash
 
-# Sound. Object 0 (the one farther left) sings in the low register, object 1 in the high one.
+# Sound. Object 0 (the one farther left) sings in the low register, object 1 in the high one. The
+# color is the height of the voice; the shape is its formants, which stay where they are whatever
+# that height is, as a vowel's do.
 REGISTERS = (300.0, 1600.0)  # Hz of the first color's fundamental
-TIMBRE_RATIOS = (1.5, 2.0, 2.5)  # possible partials above the fundamental
-TIMBRES = (  # which of them a shape sings
+FORMANTS = ((750.0, 1000.0, 1250.0), (3600.0, 4400.0, 5200.0))  # Hz, possible ones by register
+TIMBRES = (  # which of them a shape has
     (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1),
 )  # fmt: skip
-PARTIAL_GAIN = 0.7
+FORMANT_GAIN = 0.7  # against the fundamental
 LEVELS_DB = (-16.0, -8.0, 0.0)  # of small, medium, large
 FULL_SCALE = 0.15  # amplitude of a large object's fundamental
 PULSE_HZ = {"left": 1.5, "right": 2.5, "up": 4.0, "down": 6.0}

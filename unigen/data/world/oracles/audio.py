@@ -1,4 +1,4 @@
-"""Reads a sound: a tone per register with its pitch, partials, level and rhythm, and the thump."""
+"""Reads a sound: a voice per register with its pitch, formants, level and rhythm, and the thump."""
 
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ _LOBE = 2  # bins on either side of a line that hold its power
 _THUMP_BAND = (50.0, 170.0)  # Hz
 _LEAST_LEVEL_DB = -24.0  # of a tone, against a large object's
 _LEAST_THUMP_DB = -18.0  # against the world's thump
-_LEAST_PARTIAL = 0.28  # of the fundamental's amplitude, for a partial that is sung
+_LEAST_FORMANT = 0.28  # of the fundamental's amplitude, for a formant that is sung
 _LOG_STEPS, _LOG_RANGE = 96, (240.0, 7_900.0)  # bins an octave, Hz: the axis pitch is read on
 _BLUR = 0.011  # width of a line on it, as a share of the frequency
 _HALF_BAND = 0.035  # of a line's frequency: where its power is looked for
@@ -83,13 +83,18 @@ def _spectra(register: int, device: str) -> Float[Tensor, "colors timbres bins"]
     edges = _log_edges(device)
     middle = (edges[1:] * edges[:-1]).sqrt().log()
     pitch = torch.tensor([v.pitch_hz(register, c) for c in range(len(v.COLORS))], device=device)
-    ratio = torch.tensor((1.0, *v.TIMBRE_RATIOS), device=device)
-    center = (pitch[:, None] * ratio).log()[..., None]  # colors 4 1
+    center = _heights(pitch, register).log()[..., None]  # colors 4 1
     bump = torch.exp(-((middle - center) ** 2) / (2 * _BLUR**2))
-    gain = torch.tensor(v.TIMBRES, device=device) * v.PARTIAL_GAIN
+    gain = torch.tensor(v.TIMBRES, device=device) * v.FORMANT_GAIN
     gain = torch.cat([torch.ones_like(gain[:, :1]), gain], 1)  # timbres 4
     spectra = torch.einsum("tr,crn->ctn", gain, bump.float())
     return spectra / spectra.norm(dim=-1, keepdim=True)
+
+
+def _heights(pitch: Float[Tensor, " b"], register: int) -> Float[Tensor, "b 4"]:
+    """Return the fundamental and the possible formants, in Hz."""
+    formants = torch.tensor(v.FORMANTS[register], device=pitch.device, dtype=pitch.dtype)
+    return torch.cat([pitch[:, None], formants.expand(len(pitch), -1)], 1)
 
 
 def _tone(power: Tensor, lines: Tensor, register: int, rate: int, n: int) -> dict[str, Tensor]:
@@ -97,11 +102,10 @@ def _tone(power: Tensor, lines: Tensor, register: int, rate: int, n: int) -> dic
     color = _spectra(register, str(lines.device)) @ lines.sqrt().T  # colors timbres b
     color = color.amax(1).argmax(0)
     pitch = v.REGISTERS[register] * 2 ** (color.double() / len(v.COLORS))
-    ratios = torch.tensor((1.0, *v.TIMBRE_RATIOS), device=lines.device, dtype=torch.float64)
-    hz = pitch[:, None] * ratios  # b 4
+    hz = _heights(pitch, register)  # b 4
     strength = _band(lines, hz).sqrt()
     relative = strength[:, 1:] / strength[:, :1].clamp(min=1e-9)
-    relative = (relative / (2 * _LEAST_PARTIAL)).clamp(max=1)
+    relative = (relative / (2 * _LEAST_FORMANT)).clamp(max=1)
     timbre = torch.tensor(v.TIMBRES, device=lines.device)
     shape = (relative[:, None] - timbre).square().sum(-1).argmin(1)
     sung = F.pad(timbre[shape] > 0, (1, 0), value=True)  # b 4

@@ -1,0 +1,111 @@
+"""The published denoiser and caption decoder against diffusers' classes, with random weights.
+
+    python benchmarks/unidiffuser.py
+    python benchmarks/unidiffuser.py --layers 4 --repeats 5
+
+Both are of version 1 (952.5 M parameters in the denoiser, 1105 tokens, 124.5 M in the decoder) and
+take turns, so the ratios hold on a busy machine too. A ratio above 1 means that this package is
+faster. apart: largest difference over largest value, against diffusers in float32. Needs 12 GB.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import UniDiffuserModel
+from diffusers.pipelines.deprecated.unidiffuser.modeling_text_decoder import UniDiffuserTextDecoder
+from einops import rearrange
+from table import line, machine, table
+
+from unigen.interop.unidiffuser.captions import CaptionDecoder
+from unigen.interop.unidiffuser.folder import network_of
+
+CONFIG = {"text_dim": 64, "clip_img_dim": 512, "num_text_tokens": 77, "num_attention_heads": 24,
+          "attention_head_dim": 64, "in_channels": 4, "out_channels": 4, "sample_size": 64,
+          "patch_size": 2, "activation_fn": "gelu", "num_embeds_ada_norm": 1000,
+          "use_data_type_embedding": True}  # fmt: skip
+WORDS, NEVER = (12, 67), -1  # longest sentences; a token that ends none
+
+
+def timed(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Return the median seconds of some ways that take turns, after one turn to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(took) for name, took in times.items()}
+
+
+@torch.no_grad()
+def denoiser(layers: int, repeats: int) -> list[dict]:
+    """Time one forward pass of a denoiser with so many layers, batch 1."""
+    torch.manual_seed(0)
+    peer = UniDiffuserModel(num_layers=layers, **CONFIG).eval()
+    config = {**CONFIG, "num_layers": layers}
+    ours = network_of(config, {k: v.bfloat16() for k, v in peer.state_dict().items()}, "the peer")
+    low = copy.deepcopy(peer).bfloat16()
+    z, clip, text = torch.randn(1, 4, 64, 64), torch.randn(1, 1, 512), torch.randn(1, 77, 64)
+    patches = rearrange(z, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+    x = {"image": patches, "image:global": clip, "text": text}
+    t = {part: torch.full(tokens.shape[:2], 0.5) for part, tokens in x.items()}
+    half = [tensor.bfloat16() for tensor in (z, clip, text)]
+    ways: dict[str, Callable[[], Any]] = {
+        "unigen bfloat16": lambda: ours(x, t)["text"],
+        "diffusers bfloat16": lambda: low(*half, 500, 500)[2],
+        "diffusers float32": lambda: peer(z, clip, text, 500, 500)[2],
+    }
+    exact = ways["diffusers float32"]()
+    apart = {k: ((way().float() - exact).abs().max() / exact.abs().max()).item()
+             for k, way in ways.items()}  # fmt: skip
+    took = timed(ways, repeats)
+    own = took["unigen bfloat16"]
+    return [{"what": f"denoiser, {layers} layers", "way": name, "seconds": s, "ratio": s / own,
+             "apart": apart[name]} for name, s in took.items()]  # fmt: skip
+
+
+@torch.no_grad()
+def captions(words: int, repeats: int) -> list[dict]:
+    """Time the beam search of one sentence that does not end early."""
+    torch.manual_seed(0)
+    peer = UniDiffuserTextDecoder(77, 768, 64, vocab_size=50258, activation_function="gelu").eval()
+    ours = CaptionDecoder(77, 768, 64, vocab_size=50258, activation_function="gelu").eval()
+    ours.load_state_dict(peer.state_dict())
+    z = torch.randn(1, 77, 64)
+    ways: dict[str, Callable[[], Any]] = {
+        "unigen": lambda: ours.decode(z, NEVER, longest=words)[0],
+        "diffusers": lambda: peer.generate_beam(
+            input_embeds=peer.decode_prefix(z), device=z.device, eos_token_id=NEVER,
+            entry_length=words,
+        )[0][0],
+    }  # fmt: skip
+    same = ways["unigen"]().tolist() == ways["diffusers"]().tolist()
+    took = timed(ways, repeats)
+    return [{"what": f"caption of {words} tokens", "way": name, "seconds": s,
+             "ratio": s / took["unigen"], "apart": 0.0 if same else 1.0}
+            for name, s in took.items()]  # fmt: skip
+
+
+def main() -> None:
+    """Time both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=30, help="of the denoiser")
+    parser.add_argument("--repeats", type=int, default=3, help="timed turns")
+    args = parser.parse_args()
+    line({"benchmark": "unidiffuser", **machine()})
+    rows = denoiser(args.layers, args.repeats)
+    for words in WORDS:
+        rows += captions(words, args.repeats)
+    for row in rows:
+        line(row)
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

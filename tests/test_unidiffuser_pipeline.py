@@ -1,0 +1,319 @@
+"""UniDiffuser through `want` and `given`: latents and captions of diffusers' own pipeline."""
+
+import json
+import shutil
+
+import PIL.Image
+import pytest
+import torch
+from einops import rearrange
+
+import unigen
+from unigen import sampling
+from unigen.errors import CheckpointError, UsageError
+from unigen.interop.unidiffuser.pipeline import load
+
+STEPS, GUIDANCE, SIDE = 10, 3.0, 16  # SIDE: latent pixels a side
+WORDS = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz",
+         *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def tiny_pipeline():
+    """Return diffusers' pipeline with tiny random components."""
+    import transformers as t
+    from diffusers import (
+        AutoencoderKL,
+        DPMSolverMultistepScheduler,
+        UniDiffuserModel,
+        UniDiffuserPipeline,
+    )
+    from diffusers.pipelines.deprecated.unidiffuser.modeling_text_decoder import (
+        UniDiffuserTextDecoder,
+    )
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "projection_dim": 20}  # fmt: skip
+    vocab = {word: i for i, word in enumerate(WORDS)}
+    spelling = {w: i for i, w in enumerate([*"abcdefghijklmnopqrstuvwxyz", "Ġ", "<|EOS|>"])}
+    pipe = UniDiffuserPipeline(
+        vae=AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+            block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32,
+        ),
+        text_encoder=t.CLIPTextModel(t.CLIPTextConfig(
+            vocab_size=len(WORDS), max_position_embeddings=77, bos_token_id=0, eos_token_id=1,
+            pad_token_id=1, **shape,
+        )),
+        image_encoder=t.CLIPVisionModelWithProjection(t.CLIPVisionConfig(
+            image_size=16, patch_size=8, **shape,
+        )),
+        clip_image_processor=t.CLIPImageProcessor(
+            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+        ),
+        clip_tokenizer=t.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77),
+        text_decoder=UniDiffuserTextDecoder(
+            prefix_length=77, prefix_inner_dim=24, prefix_hidden_dim=16, vocab_size=len(spelling),
+            n_positions=160, n_embd=32, n_layer=2, n_head=2, activation_function="gelu",
+        ),
+        text_tokenizer=t.GPT2Tokenizer(vocab=spelling, merges=[], unk_token="<|EOS|>",
+                                       bos_token="<|EOS|>", eos_token="<|EOS|>"),
+        unet=UniDiffuserModel(
+            text_dim=16, clip_img_dim=20, num_text_tokens=77, num_attention_heads=2,
+            attention_head_dim=16, in_channels=4, out_channels=4, num_layers=2, sample_size=SIDE,
+            patch_size=2, activation_fn="gelu", num_embeds_ada_norm=1000,
+            use_data_type_embedding=True,
+        ),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", solver_order=3
+        ),
+    )  # fmt: skip
+    for module in (pipe.unet, pipe.text_decoder):
+        for name, p in module.named_parameters():
+            if "norm" not in name and "ln_" not in name:
+                torch.nn.init.normal_(p, std=0.15)
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return the pipeline and the model that was loaded from its folder."""
+    folder, pipe = tmp_path_factory.mktemp("pipeline"), tiny_pipeline()
+    head = pipe.text_decoder.transformer.lm_head  # diffusers cannot save tensors that are tied
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    pipe.save_pretrained(folder)
+    return pipe, load(folder, recipe="diffusers"), folder
+
+
+def patches(z):
+    return rearrange(z, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def grid(tokens):
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=SIDE // 2, p=2, q=2)
+
+
+@pytest.fixture
+def draws(pair, monkeypatch):
+    """Let both draw the same noise: by the name of the part, and how often it was drawn."""
+    from diffusers.pipelines.deprecated.unidiffuser import pipeline_unidiffuser as theirs
+
+    pipe, _, _ = pair
+    shapes = {(1, 4, SIDE, SIDE): "image", (1, 1, 20): "image:global", (1, 77, 16): "text"}
+    counts: dict[str, int] = {}
+
+    def named(part, number, shape):
+        generator = torch.Generator().manual_seed(number * 10 + len(part))
+        return torch.randn(shape, generator=generator)
+
+    def own(shape, **options):
+        part = shapes[tuple(shape)]
+        counts[part] = counts.get(part, -1) + 1
+        return named(part, counts[part], shape)
+
+    ours: dict[str, int] = {}
+
+    def mine(part, seeds, shape, dtype=torch.float32):
+        name, absent, _ = part.partition("/")
+        if not absent:
+            return torch.zeros(1, *shape)  # never looked at: the initial noise is given
+        ours[name] = ours.get(name, -1) + 1
+        made = named(name, ours[name], (1, 4, SIDE, SIDE) if name == "image" else (1, *shape))
+        return patches(made) if name == "image" else made
+
+    monkeypatch.setattr(theirs, "randn_tensor", own)
+    monkeypatch.setattr(sampling, "noise", mine)
+    kl = pytest.importorskip("diffusers.models.autoencoders.vae").DiagonalGaussianDistribution
+    monkeypatch.setattr(kl, "sample", lambda self, generator=None: self.mode())
+    return pipe
+
+
+def start():
+    g = torch.Generator().manual_seed(7)
+    return {"image": torch.randn(1, 4, SIDE, SIDE, generator=g),
+            "image:global": torch.randn(1, 1, 20, generator=g),
+            "text": torch.randn(1, 77, 24, generator=g)}  # fmt: skip
+
+
+def noises(pipe, z):
+    with torch.no_grad():
+        text = pipe.text_decoder.encode(z["text"])
+    return {"image": patches(z["image"]), "image:global": z["image:global"], "text": text}
+
+
+def ours(model, want, given, eps, **options):
+    with torch.no_grad():
+        tokens = model.encode(given)
+    options = {**model.options(steps=STEPS), **options}
+    *_, x = model.sample(want, tokens, [0], noises=eps, **options)
+    return x
+
+
+def theirs(pipe, z, mode, guidance=GUIDANCE, **inputs):
+    getattr(pipe, f"set_{mode}_mode")()
+    return pipe(
+        num_inference_steps=STEPS, guidance_scale=guidance, output_type="latent",
+        vae_latents=z["image"], clip_latents=z["image:global"], prompt_latents=z["text"], **inputs,
+    )  # fmt: skip
+
+
+def close(a, b):
+    assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+@pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
+def test_text_to_image(pair, draws, guidance):
+    pipe, model, _ = pair
+    z = start()
+    wanted = theirs(pipe, z, "text_to_image", guidance, prompt="a cab at sea").images
+    made = ours(model, ["image"], {"text": ["a cab at sea"]}, noises(pipe, z), guidance=guidance)
+    close(grid(made["image"]), wanted)
+
+
+@pytest.fixture
+def said(pair, monkeypatch):
+    """Return the list in which the pipeline's latents of sentences are left."""
+    pipe, kept = pair[0], []
+    decode = pipe.decode_text_latents
+    monkeypatch.setattr(pipe, "decode_text_latents", lambda z, d: kept.append(z) or decode(z, d))
+    return kept
+
+
+@pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
+def test_image_to_text(pair, draws, said, guidance):
+    pipe, model, _ = pair
+    z, pixels = start(), torch.randint(0, 256, (2 * SIDE, 2 * SIDE, 3), dtype=torch.uint8)
+    picture = PIL.Image.fromarray(pixels.numpy())
+    wanted = theirs(pipe, z, "image_to_text", guidance, image=picture).text
+    raw = rearrange(pixels / 255, "h w c -> 1 c h w")
+    made = ours(model, ["text"], {"image": raw}, noises(pipe, z), guidance=guidance)
+    close(made["text"], said[0])
+    with torch.no_grad():
+        assert model.decode({"text": made["text"]})["text"] == wanted
+
+
+@pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
+def test_both_at_once(pair, draws, said, guidance):
+    pipe, model, _ = pair
+    z = start()
+    wanted = theirs(pipe, z, "joint", guidance)
+    made = ours(model, ["image", "text"], {}, noises(pipe, z), mutual_guidance=guidance)
+    close(grid(made["image"]), wanted.images)
+    close(made["text"], said[0])
+
+
+@pytest.mark.parametrize(("part", "mode"), [("image", "image"), ("text", "text")])
+def test_one_alone(pair, draws, said, monkeypatch, part, mode):
+    """The pipeline shows one and the same noise in the place of what is absent."""
+    pipe, model, _ = pair
+    z = start()
+    eps = noises(pipe, z)
+    monkeypatch.setattr(sampling, "noise", lambda name, *shape: eps[name.partition("/")[0]])
+    wanted = theirs(pipe, z, mode).images
+    made = ours(model, [part], {}, eps)[part]
+    close(*((grid(made), wanted) if part == "image" else (made, said[0])))
+
+
+def test_one_call_does_what_neither_implementation_does(pair):
+    """Two conditions at once, a kept half, several prompts, an own noise, a weight a part."""
+    _, model, _ = pair
+    picture = torch.rand(1, 3, 2 * SIDE, 2 * SIDE)
+    two = model.generate(
+        ["image"], {"text": ["a cab", "a sea"], "image": picture}, seeds=[3, 4], steps=3,
+        keep={"image": "0,0,0.5,1"}, guidance={"text": 2.0},
+    )  # fmt: skip
+    assert [r.recipe["given"]["text"] for r in two] == ["a cab", "a sea"]
+    assert not torch.equal(two[0].raw["image"], two[1].raw["image"])
+    eps = {"text": torch.randn(1, 77, 16)}
+    made = [model.generate(["text"], {"image": picture}, steps=2, noise=eps)[0] for _ in range(2)]
+    assert made[0]["text"] == made[1]["text"]
+    both = model.generate(["image", "text"], steps=2)[0]
+    assert both["image"].shape == picture.shape
+    assert isinstance(both["text"], list)
+
+
+def test_kept_latents_come_back_bit_for_bit(pair):
+    _, model, _ = pair
+    with torch.no_grad():
+        given = model.encode({"image": torch.rand(1, 3, 2 * SIDE, 2 * SIDE)})
+    kept = model.modality("image").kept("0,0,1,0.5")
+    *_, x = model.sample(["image"], given, [0], keep={"image": kept}, **model.options(steps=3))
+    assert torch.equal(x["image"][:, kept > 0], given["image"][:, kept > 0])
+    assert not torch.equal(x["image"][:, kept == 0], given["image"][:, kept == 0])
+
+
+def test_kept_latents_are_shown_with_the_noise_of_the_clock(pair, monkeypatch):
+    _, model, _ = pair
+    with torch.no_grad():
+        given = model.encode({"image": torch.rand(1, 3, 2 * SIDE, 2 * SIDE)})
+    kept, seen, ask = model.modality("image").kept("0,0,1,0.5"), [], model.denoise
+    eps = noises(pair[0], start())
+
+    def denoise(x, t):
+        seen.append((x["image"], t["image"]))
+        return ask(x, t)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    options = model.options(steps=3, guidance=1.0)
+    list(model.sample(["image"], given, [0], keep={"image": kept}, noises=eps, **options))
+    for x, t in seen:
+        assert (t == t[0, 0]).all()
+        noised = model.flow.interpolate(given["image"], eps["image"], t)
+        assert torch.equal(x[:, kept > 0], noised[:, kept > 0])
+
+
+def test_what_clip_does_not_read_is_said(pair):
+    _, model, _ = pair
+    text = model.modality("text")
+    assert text.check(["a cab at sea"]) == []
+    (note,) = text.check(["a " * 70 + "big cab at the end of it"])
+    assert note.startswith("cut after 77 tokens, left out from")
+    assert "end" in note
+
+
+def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
+    """`unigen.load` and so every door takes the folder; the recipe names the model."""
+    _, _, folder = pair
+    model = unigen.load(folder)
+    (result,) = model.generate(["image", "text"], seeds=[1], steps=2)
+    assert result.recipe["model"] == model.hash != "unsaved"
+    assert result.recipe["guidance"] == 8.0
+    assert {path.suffix for path in result.save(tmp_path)} == {".png", ".txt"}
+    (folder / "model_index.json").rename(tmp_path / "index")
+    index = json.loads((tmp_path / "index").read_text())
+    try:
+        (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Other"}))
+        with pytest.raises(CheckpointError, match="only UniDiffuserPipeline is read"):
+            unigen.load(folder)
+    finally:
+        (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def test_a_fault_of_the_folder_is_named(pair, tmp_path):
+    _, _, folder = pair
+    with pytest.raises(UsageError, match="recipe=best is unknown; choose one of diffusers, unigen"):
+        load(folder, recipe="best")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "vae")
+    with pytest.raises(CheckpointError, match="lacks the component vae"):
+        load(copy)
+
+
+def test_the_older_index_is_read(pair, tmp_path):
+    _, model, folder = pair
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "clip_image_processor").rename(copy / "image_processor")
+    index = json.loads((copy / "model_index.json").read_text())
+    index["image_processor"] = index.pop("clip_image_processor")
+    (copy / "model_index.json").write_text(json.dumps(index))
+    picture = torch.rand(1, 3, 2 * SIDE, 2 * SIDE)
+    with torch.no_grad():
+        a, b = (m.encode({"image": picture}) for m in (model, load(copy, recipe="diffusers")))
+    assert all(torch.equal(a[part], b[part]) for part in a)

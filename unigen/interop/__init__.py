@@ -1,0 +1,31 @@
+"""Models and methods of other projects, run by this one's `generate(want, given)`."""
+
+from pathlib import Path
+from typing import Any
+
+from unigen.disk import named, parse_json, reading, real_path
+from unigen.errors import CheckpointError
+from unigen.registry import shown
+
+INDEX = "model_index.json"  # what tells a pipeline folder of diffusers
+_KNOWN = ("UniDiffuserPipeline",)
+
+
+def is_pipeline(folder: str | Path) -> bool:
+    """Tell whether a folder is a pipeline as diffusers writes it."""
+    return (Path(folder) / INDEX).is_file()
+
+
+def load_pipeline(folder: str | Path) -> Any:
+    """Load a pipeline folder as a model; raises CheckpointError for one that is not known."""
+    root = real_path(folder)
+    with reading(root / INDEX, root, 1_000_000) as (file, _):
+        kind = parse_json(file.read(), named(root / INDEX)).get("_class_name")
+    if kind not in _KNOWN:
+        raise CheckpointError(
+            f"{named(root)} is a {shown(kind)}; of diffusers' pipelines only "
+            f"{', '.join(_KNOWN)} is read."
+        )
+    from unigen.interop import unidiffuser  # transformers and diffusers take seconds to import
+
+    return unidiffuser.load(root)

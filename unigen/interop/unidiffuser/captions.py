@@ -1,0 +1,84 @@
+"""The caption decoder of UniDiffuser: GPT-2 that goes on from a sentence's latents."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+
+
+class CaptionDecoder(nn.Module):
+    """GPT-2 behind a prefix of latents (Mokady et al. 2021, ClipCap), as UniDiffuser uses it."""
+
+    def __init__(self, prefix: int, inner: int, hidden: int, **gpt: Any):
+        """prefix: tokens of it; inner: width of CLIP's text tokens; hidden: of the latents.
+
+        gpt: options of `transformers.GPT2Config`; the published model has vocab_size=50258, one
+        more than GPT-2. activation_function is "gelu_new" in the original, "gelu" in diffusers.
+        """
+        super().__init__()
+        self.prefix = prefix
+        config = GPT2Config(**gpt)
+        self.encode_prefix = nn.Linear(inner, hidden)
+        self.decode_prefix = nn.Linear(hidden, config.n_embd)
+        self.transformer = GPT2LMHeadModel(config)
+
+    def encode(self, words: Float[Tensor, "b n d"]) -> Float[Tensor, "b n c"]:
+        """Return the latents of a sentence from CLIP's text tokens."""
+        return self.encode_prefix(words)
+
+    @torch.no_grad()
+    def decode(
+        self, z: Float[Tensor, "b n c"], eos: int, beams: int = 5, longest: int = 67
+    ) -> list[Int[Tensor, " k"]]:
+        """Return every sentence's tokens by beam search, the last one `eos` unless cut.
+
+        Beams are ranked by mean log-probability at every step; one that has ended stays as it is.
+        That is not the length penalty of `transformers.generate`, which ranks ended beams only.
+        All sentences run side by side and leave as they end; keys and values are kept.
+        """
+        prefix = self.decode_prefix(z)
+        out = self.transformer(inputs_embeds=prefix, use_cache=True, logits_to_keep=1)
+        cache: DynamicCache = out.past_key_values
+        cache.batch_repeat_interleave(beams)
+        scores, tokens = _log(out.logits[:, -1]).topk(beams)  # b k
+        tokens, ended = tokens[..., None], tokens == eos
+        lengths, who = torch.ones_like(scores), torch.arange(len(z), device=z.device)
+        sentences: list[Tensor] = [tokens.new_empty(0)] * len(z)
+        for step in range(1, longest + 1):
+            done = ended.all(1) | (step == longest)
+            for i in done.nonzero()[:, 0].tolist():
+                best = (scores[i] / lengths[i]).argmax()
+                sentences[int(who[i])] = tokens[i, best, : int(lengths[i, best])]
+            if done.all():
+                break
+            if done.any():
+                rows = (~done).nonzero()[:, 0]
+                kept = (rows[:, None] * beams + torch.arange(beams, device=rows.device)).flatten()
+                cache.batch_select_indices(kept)
+                scores, tokens, ended, lengths, who = (
+                    value[rows] for value in (scores, tokens, ended, lengths, who)
+                )
+            last = tokens[..., -1].reshape(-1, 1)
+            out = self.transformer(last, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            likely = _log(out.logits[:, -1]).unflatten(0, (-1, beams))  # b k words
+            nothing = torch.full_like(likely[0, 0], -torch.inf)
+            nothing[0] = 0  # what has ended goes on with word 0 at no cost
+            likely = torch.where(ended[..., None], nothing, likely)
+            lengths = lengths + ~ended
+            means = (scores[..., None] + likely) / lengths[..., None]
+            means, pick = means.flatten(1).topk(beams)
+            source, word = pick // likely.shape[-1], pick % likely.shape[-1]
+            lengths, scores = lengths.gather(1, source), means * lengths.gather(1, source)
+            tokens = tokens.gather(1, source[..., None].expand_as(tokens))
+            tokens = torch.cat([tokens, word[..., None]], -1)
+            ended = ended.gather(1, source) | (word == eos)
+            first = torch.arange(len(source), device=source.device)[:, None] * beams
+            cache.batch_select_indices((first + source).flatten())
+        return sentences
+
+
+def _log(logits: Tensor) -> Tensor:
+    """Return log-probabilities; minus infinity where a probability is too small for its dtype."""
+    return logits.softmax(-1).log()

@@ -1,0 +1,118 @@
+"""What the tensors of the published denoiser are called, in both layouts, and what they are here.
+
+Original: `uvit_v0.pth` and `uvit_v1.pth`. Diffusers: `unet/` of a pipeline folder. Both hold the
+same numbers, but that the second stores queries, keys and values apart and the patch embedding
+twice.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unigen.errors import CheckpointError
+
+#: Names outside of the blocks: here, original, diffusers.
+_ENDS = (
+    ("embed.image", "patch_embed.proj", "vae_img_in.proj"),
+    ("embed.image__global", "clip_img_embed", "clip_img_in"),
+    ("embed.text", "text_embed", "text_in"),
+    ("head_out.image", "decoder_pred", "vae_img_out"),
+    ("head_out.image__global", "clip_img_out", "clip_img_out"),
+    ("head_out.text", "text_out", "text_out"),
+    ("norm", "norm", "transformer.norm_out"),
+)
+#: Names inside a block: here, original, diffusers.
+_INSIDE = (
+    ("out", "attn.proj", "attn1.to_out.0"),
+    ("norm1", "norm2", "norm1"),
+    ("norm2", "norm3", "norm3"),
+    ("ffn.0", "mlp.fc1", "ff.net.0.proj"),
+    ("ffn.2", "mlp.fc2", "ff.net.2"),
+)
+_SKIP = (("skip", "skip_linear", "skip.skip_linear"), ("norm0", "norm1", "skip.norm"))
+_WHOLE = (  # tensors that are no layer: here, original, diffusers
+    ("kind.weight", "token_embedding.weight", "data_type_token_embedding.weight"),
+    ("place_kind", "pos_embed_token", "data_type_pos_embed_token"),
+)
+_SEQUENCE = ("text", "image:global", "image")  # the order of learned positions, after two clocks
+_LAYOUTS = ("original", "diffusers")
+_UNUSED = ("transformer.pos_embed.proj.weight", "transformer.pos_embed.proj.bias")
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> str:
+    """Tell whose names these are: "original" or "diffusers"."""
+    marks = {"patch_embed.proj.weight": "original", "vae_img_in.proj.weight": "diffusers"}
+    for mark, layout in marks.items():
+        if mark in tensors:
+            return layout
+    raise CheckpointError(
+        f"These weights hold neither {' nor '.join(marks)}, so they are no UniDiffuser denoiser; "
+        "name the folder unet/ of a UniDiffuser pipeline, or a converted one."
+    )
+
+
+def names(depth: int, layout: str, kinds: bool) -> dict[str, str]:
+    """Return what the tensors are called: here to there. Positions have one name there."""
+    there, middle = 1 + _LAYOUTS.index(layout), depth // 2
+    found = {row[0]: row[there] for row in _WHOLE if kinds} | {"place": "pos_embed"}
+    layers = {row[0]: row[there] for row in _ENDS}
+    for i in range(depth):
+        late = i > middle
+        where = _block(i, middle, layout)
+        inner = f"{where}.block" if late and layout == "diffusers" else where
+        layers |= {f"blocks.{i}.{row[0]}": f"{inner}.{row[there]}" for row in _INSIDE}
+        layers |= {f"blocks.{i}.{row[0]}": f"{where}.{row[there]}" for row in _SKIP if late}
+        if layout == "original":
+            found[f"blocks.{i}.qkv.weight"] = f"{inner}.attn.qkv.weight"
+        else:
+            found |= {f"blocks.{i}.{k}.weight": f"{inner}.attn1.to_{k}.weight" for k in "qkv"}
+    for here, name in layers.items():
+        found |= {f"{here}.{kind}": f"{name}.{kind}" for kind in ("weight", "bias")}
+    return found
+
+
+def translate(
+    tensors: Mapping[str, Tensor], depth: int, counts: Mapping[str, int], kinds: bool
+) -> dict[str, Tensor]:
+    """Return the tensors under the names that `PublishedUViT` has; unknown ones keep their own.
+
+    depth: blocks; counts: tokens by part; kinds: whether there are kinds of data (version 1).
+    Raises CheckpointError for weights of something else, and for missing ones, by their names.
+    """
+    wanted = names(depth, layout_of(tensors), kinds)
+    if missing := sorted(there for there in wanted.values() if there not in tensors):
+        raise CheckpointError(
+            f"The weights lack {len(missing)} tensors: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}. The configuration is that of version "
+            f"{int(kinds)}; use the one that came with them."
+        )
+    made = {here: tensors[there] for here, there in wanted.items()}
+    known = {*wanted.values(), *_UNUSED}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in known}
+    for i in range(depth):
+        if f"blocks.{i}.q.weight" in made:
+            made[f"blocks.{i}.qkv.weight"] = torch.cat(
+                [made.pop(f"blocks.{i}.{k}.weight") for k in "qkv"]
+            )
+    made["embed.image.weight"] = made["embed.image.weight"].flatten(1)
+    if kinds:
+        made["place_kind"] = made["place_kind"].flatten(0, 1)
+    for kind in ("weight", "bias"):  # patches come in as (c p q) and leave as (p q c)
+        head = made[f"head_out.image.{kind}"]
+        made[f"head_out.image.{kind}"] = rearrange(head, "(p q c) ... -> (c p q) ...", p=2, q=2)
+    places, lengths = made.pop("place")[0], [2, *(counts[p] for p in _SEQUENCE)]
+    if len(places) != sum(lengths):
+        raise CheckpointError(
+            f"pos_embed holds {len(places)} positions; the configuration wants {sum(lengths)}."
+        )
+    keys = ("place_clock", *(f"place.{p.replace(':', '__')}" for p in _SEQUENCE))
+    return {**made, **dict(zip(keys, places.split(lengths), strict=True)), **rest}
+
+
+def _block(i: int, middle: int, layout: str) -> str:
+    before = "" if layout == "original" else "transformer.transformer_"
+    if i == middle:
+        return f"{before}mid_block"
+    return f"{before}in_blocks.{i}" if i < middle else f"{before}out_blocks.{i - middle - 1}"

@@ -278,8 +278,9 @@ def test_what_clip_does_not_read_is_said(pair):
 
 def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
     """`unigen.load` and so every door takes the folder; the recipe names the model."""
-    _, _, folder = pair
+    _, other, folder = pair
     model = unigen.load(folder)
+    assert model.hash != other.hash  # another recipe: what one made is not replayed by the other
     (result,) = model.generate(["image", "text"], seeds=[1], steps=2)
     assert result.recipe["model"] == model.hash != "unsaved"
     assert result.recipe["guidance"] == 8.0

@@ -70,7 +70,7 @@ class Audio(Modality):
     ) -> Float[Tensor, ""]:
         """Return the error of the log magnitudes, heavier where there is or was made sound.
 
-        Both count: a weight on what there is alone would paint partials wherever one is possible.
+        Both count: a weight on what there is alone would paint tones wherever one is possible.
         Some sounds are laid over another, so that no tones are learned as always together.
         """
         front = self._mixed(front, generator)

@@ -32,6 +32,11 @@ def load_denoiser(folder: str | Path) -> PublishedUViT:
     runs. Raises UsageError where there is no folder, CheckpointError for anything amiss in it:
     every tensor that is missing, unknown or misshapen is named.
     """
+    return read_denoiser(folder)[0]
+
+
+def read_denoiser(folder: str | Path) -> tuple[PublishedUViT, str]:
+    """Load as `load_denoiser` does; return the sha256 of its weights in hex, too."""
     root = real_path(folder)
     if not root.is_dir():
         raise UsageError(f"There is no folder {named(root)}; name that of a UniDiffuser pipeline.")
@@ -45,8 +50,8 @@ def load_denoiser(folder: str | Path) -> PublishedUViT:
         raise CheckpointError(
             f"{named(unet)} lacks {WEIGHTS} and holds {found}; only safetensors are loaded."
         )
-    tensors, _ = read_weights(unet / WEIGHTS, root, foreign=True)
-    return network_of(config, tensors, named(unet))
+    tensors, sha = read_weights(unet / WEIGHTS, root, foreign=True)
+    return network_of(config, tensors, named(unet)), sha
 
 
 def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) -> PublishedUViT:

@@ -1,5 +1,6 @@
 """A whole pipeline folder of UniDiffuser as a `UniGen`."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
 from unigen.interop.unidiffuser.captions import CaptionDecoder
-from unigen.interop.unidiffuser.folder import CONFIG, WEIGHTS, load_denoiser
+from unigen.interop.unidiffuser.folder import CONFIG, WEIGHTS, read_denoiser
 from unigen.interop.unidiffuser.image import PublishedImage
 from unigen.interop.unidiffuser.schedule import DiscreteVP
 from unigen.interop.unidiffuser.text import PublishedText
@@ -44,7 +45,7 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     if recipe not in RECIPES:
         raise UsageError(f"recipe={recipe} is unknown; choose one of {', '.join(RECIPES)}.")
     how, root = RECIPES[recipe], real_path(folder)
-    denoiser = load_denoiser(root)
+    denoiser, sha = read_denoiser(root)
     at = _components(root)
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     vae = AutoencoderKL.from_pretrained(at["vae"], **options)
@@ -61,7 +62,8 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
         "sampler": f"diffusers.{how['sampler']}",
     }  # fmt: skip
     model = UniGen({"image": image, "text": text}, denoiser, DiscreteVP(late=how["late"]), sampling)
-    model.hash = checkpoint.digest(root / "unet" / WEIGHTS)[:16]
+    # Recipes differ in clocks and activation: a result of one is not replayed by another.
+    model.hash = hashlib.sha256(f"{recipe} {sha}".encode()).hexdigest()[:16]
     return model.eval()
 
 

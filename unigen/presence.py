@@ -11,8 +11,10 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
-NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.1
+NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.15
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
+#: Clock of the other modalities at which words begin: what there is to see is nearly decided.
+LEAD = 0.8
 
 
 def draw_clocks(
@@ -30,7 +32,8 @@ def draw_clocks(
     draw a clock a modality (Bao et al. 2023b); the others share one. Some parts keep a region at
     clock 0.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
-    and the rest is noise, as it is when they are sampled.
+    and the rest is noise, as it is when they are sampled; beside other modalities at their clock
+    they wait until it is `LEAD`.
     """
     some = next(iter(x.values()))
     b, device = len(some), some.device
@@ -51,12 +54,15 @@ def draw_clocks(
         given.scatter_(1, giver, True).scatter_(1, pick, False)  # at least one either way
         level = (rand(b, len(names)) < NOISY_GIVEN) * 0.3 * rand(b, len(names))
         t = torch.where((kind < CONDITIONAL) & given, level, t)
-    clocks = {}
+    clocks, waiting = {}, {modality_of(part) for part in ordered}
+    leading = t[:, [i for i, name in enumerate(names) if name not in waiting]]
     for part, z in x.items():
-        clock = t[:, names.index(modality_of(part)), None].expand(z.shape[:2])
+        clock = t[:, names.index(modality_of(part)), None]
+        beside, clock = (leading == clock).any(1), clock.expand(z.shape[:2])
         if part in ordered:
             apart = rand(b, 1) >= TOGETHER
-            clock = torch.where(apart, (~settled(clock[:, 0], z.shape[1])).float(), clock)
+            turn = torch.where(beside, (clock[:, 0] / LEAD).clamp(max=1), clock[:, 0])
+            clock = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
         region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
         clocks[part] = torch.where(region, 0.0, clock)
     return clocks
@@ -69,9 +75,12 @@ def settled(t: Float[Tensor, "..."], tokens: int) -> Bool[Tensor, "... n"]:
 
 
 def _region(positions: Float[Tensor, "n 3"], draw: Float[Tensor, "b 4"]) -> Tensor:
-    """Return a random half space along a random axis, [b, n] of bool; never everything."""
+    """Return a half space along one of the axes that the part has, [b, n]; never everything."""
     low, high = positions.amin(0), positions.amax(0)
-    axis = (draw[:, 0] * 3).long()
+    axes = (high > low).nonzero()[:, 0]
+    if not len(axes):
+        return torch.zeros(len(draw), len(positions), dtype=torch.bool, device=draw.device)
+    axis = axes[(draw[:, 0] * len(axes)).long()]
     along = positions.T[axis]  # b n
     cut = low[axis] + draw[:, 1] * (high - low)[axis]
     inside = torch.where(draw[:, 2:3] < 0.6, along < cut[:, None], along > cut[:, None])

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from unigen.guidance import guided, mutual
 from unigen.interop import schedulers
-from unigen.presence import settled
+from unigen.presence import LEAD, settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
-
-#: Clock of the other modalities at which words begin: what there is to see is nearly decided.
-LEAD = 0.8
 
 
 @torch.no_grad()

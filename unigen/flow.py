@@ -14,6 +14,9 @@ from torch import Tensor
 from unigen.errors import UsageError
 
 PREDICTIONS = ("x", "eps", "velocity")
+#: Clock at which it is nearly decided what a picture, a clip or a sound shows (LOG.md). Words wait
+#: for it, and new noise of a sampler that comes earlier would take decisions back.
+DECIDED = 0.8
 Clock = Float[Tensor, "b n"]
 Latents = Float[Tensor, "b n c"]
 

@@ -6,15 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unigen.flow import RectifiedFlow
+from unigen.flow import DECIDED, RectifiedFlow
 from unigen.tokens import Clocks, Positions, Tokens, modality_of
 
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
 NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.15
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
-#: Clock of the other modalities at which words begin: what there is to see is nearly decided.
-LEAD = 0.8
 
 
 def draw_clocks(
@@ -33,7 +31,7 @@ def draw_clocks(
     clock 0.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled; beside other modalities at their clock
-    they wait until it is `LEAD`.
+    they wait until it is `DECIDED`.
     """
     some = next(iter(x.values()))
     b, device = len(some), some.device
@@ -61,7 +59,7 @@ def draw_clocks(
         beside, clock = (leading == clock).any(1), clock.expand(z.shape[:2])
         if part in ordered:
             apart = rand(b, 1) >= TOGETHER
-            turn = torch.where(beside, (clock[:, 0] / LEAD).clamp(max=1), clock[:, 0])
+            turn = torch.where(beside, (clock[:, 0] / DECIDED).clamp(max=1), clock[:, 0])
             clock = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
         region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
         clocks[part] = torch.where(region, 0.0, clock)

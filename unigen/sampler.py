@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen.errors import UsageError
-from unigen.flow import RectifiedFlow
+from unigen.flow import DECIDED, RectifiedFlow
 from unigen.tokens import Tokens
 
 Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
 Times = Float[Tensor, " steps"]
 Fresh = Callable[[int], Tokens]
 
-CHURN = 8.0  # of `ancestral`: 0 is the walk of Euler, 1 the posterior of the process
+CHURN = 8.0  # of `ancestral` below `DECIDED`: 0 is the walk of Euler, 1 the posterior
 
 
 def euler(
@@ -74,14 +74,16 @@ def ancestral(
 ) -> Iterator[Tokens]:
     """First order and stochastic: some of the noise of every step is new.
 
-    x_s = alpha_s x0 + sigma_s (k eps + sqrt(1 - k^2) z) with k = exp(-CHURN (lambda_s - lambda_t))
+    x_s = alpha_s x0 + sigma_s (k eps + sqrt(1 - k^2) z) with k = exp(-churn (lambda_s - lambda_t))
     and new z; the first step keeps its noise. For small steps the marginals are right for any churn
     (Song et al. 2021, eq. 12; Karras et al. 2022, eq. 8). New noise lets later steps mend what
-    earlier ones decided against each other.
+    earlier ones decided against each other. Much of it in large steps draws samples to what is
+    common: above clock `DECIDED` churn is 1, the posterior of the process.
     """
     for step, (t, s) in enumerate(pairwise(times)):
         x0 = denoise(x, t)
-        kept = (-CHURN * (_lambda(flow, s) - _lambda(flow, t))).exp() if s > 0 and t < 1 else 1.0
+        churn = CHURN if t < DECIDED else min(CHURN, 1.0)
+        kept = (-churn * (_lambda(flow, s) - _lambda(flow, t))).exp() if s > 0 and t < 1 else 1.0
         new, z = (1 - kept**2) ** 0.5, fresh(step) if kept < 1 else x
         eps = {p: (x[p] - flow.alpha(t) * x0[p]) / flow.sigma(t) for p in x}
         x = {p: flow.alpha(s) * x0[p] + flow.sigma(s) * (kept * eps[p] + new * z[p]) for p in x}

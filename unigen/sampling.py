@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unigen.flow import DECIDED
 from unigen.guidance import guided, mutual
 from unigen.interop import schedulers
-from unigen.presence import LEAD, settled
+from unigen.presence import settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
 
@@ -46,7 +47,7 @@ def sample(
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
     drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
-    they begin at clock `LEAD`, so that they speak of what is there, and end with them.
+    they begin at clock `DECIDED`, so that they speak of what is there, and end with them.
     """
     walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
@@ -60,7 +61,7 @@ def sample(
     start = {p: eps.to(model.device) for p, eps in start.items()}
     fixed, calls = {p: z for p, z in given.items() if p not in start}, count()
     ordered = {p for p in start if model.ordered(p)}
-    lead = LEAD if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
+    lead = DECIDED if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
     masks = {p: m[None, :, None].to(model.device) > 0 for p, m in {**none, **(keep or {})}.items()}
     kept = {p: given.get(p, start[p]) for p in masks}

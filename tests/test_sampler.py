@@ -62,11 +62,29 @@ def error(name, flow, n):
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("multistep", 2)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("euler", 1), ("heun", 2), ("multistep", 2), ("singlestep", 3)]
+)
 def test_order_of_convergence(flow, name, order):
-    errors = [error(name, flow(), n) for n in (40, 80, 160)]
-    for coarse, fine in pairwise(errors):
-        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.3)
+    counts = (41, 80, 161)  # so that the last group of `singlestep` is not of first order
+    for n, m in pairwise(counts):
+        gain = error(name, flow(), n) / error(name, flow(), m)
+        assert math.log(gain) / math.log(m / n) == pytest.approx(order, abs=0.3)
+
+
+def test_groups_of_the_single_step_solver():
+    assert sampler.orders(50) == [3] * 16 + [2]  # as published, for 50 evaluations
+    assert [sampler.orders(n) for n in range(8)] == [
+        [], [1], [2], [2, 1], [3, 1], [3, 2], [3, 2, 1], [3, 3, 1]
+    ]  # fmt: skip
+    asked, flow = [], RectifiedFlow()
+
+    def denoise(x, t):
+        asked.append(t)
+        return posterior(flow)(x, t)
+
+    list(SAMPLERS["singlestep"](denoise, {"part": normal(9)}, flow, flow.times(10)))
+    assert torch.equal(torch.stack(asked), flow.times(10)[:-1])  # one evaluation a clock
 
 
 def test_second_order_is_better():

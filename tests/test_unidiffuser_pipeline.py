@@ -11,7 +11,7 @@ from einops import rearrange
 import unigen
 from unigen import sampling
 from unigen.errors import CheckpointError, UsageError
-from unigen.interop.unidiffuser.pipeline import load
+from unigen.interop.unidiffuser.pipeline import RECIPES, load
 
 STEPS, GUIDANCE, SIDE = 10, 3.0, 16  # SIDE: latent pixels a side
 WORDS = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz",
@@ -295,9 +295,23 @@ def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
         (folder / "model_index.json").write_text(json.dumps(index))
 
 
+def test_every_recipe_is_a_way_to_sample_the_same_weights(pair):
+    _, _, folder = pair
+    made = {}
+    for recipe in RECIPES:
+        model = unigen.load(folder, recipe=recipe)
+        (result,) = model.generate(["image"], {"text": "a cab"}, seeds=[3], steps=4)
+        made[recipe] = result["image"]
+        assert result.recipe["sampler"] == RECIPES[recipe]["sampler"]
+    a, b, c = made.values()
+    assert not (torch.equal(a, b) or torch.equal(b, c) or torch.equal(a, c))
+    with pytest.raises(UsageError, match="recipe=original is for pipelines"):
+        unigen.load(recipe="original")
+
+
 def test_a_fault_of_the_folder_is_named(pair, tmp_path):
     _, _, folder = pair
-    with pytest.raises(UsageError, match="recipe=best is unknown; choose one of diffusers, unigen"):
+    with pytest.raises(UsageError, match="recipe=best is unknown; choose one of diffusers, orig"):
         load(folder, recipe="best")
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

@@ -5,6 +5,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from unigen.interop.unidiffuser.schedule import DiscreteVP
+from unigen.sampler import SAMPLERS
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -42,3 +43,18 @@ def test_slopes_are_those_of_the_curves():
     step = 1e-5
     for curve, slope in zip((flow.alpha, flow.sigma), flow.slopes(t), strict=True):
         assert torch.allclose((curve(t + step) - curve(t - step)) / (2 * step), slope, rtol=1e-4)
+
+
+def test_the_original_stops_a_thousandth_before_the_data_at_even_times():
+    flow, told = DiscreteVP(end=0.001), []
+    times = flow.times(50)
+    assert torch.allclose(1000 * times[:4], torch.tensor([1000, 980.02, 960.04, 940.06]))
+    assert times[-1] == pytest.approx(0.001)
+
+    def denoise(x, t):
+        told.append(t)
+        return x
+
+    x = {"image": torch.randn(1, 2, 3)}
+    assert len(list(SAMPLERS["singlestep"](denoise, x, flow, times))) == 50
+    assert torch.equal(torch.stack(told), times[:-1])  # every time of the grid is asked for once

@@ -17,7 +17,7 @@ def run(cfg: dict) -> list[Path]:
     if not isinstance(cfg["want"], list):
         raise UsageError(f"want={cfg['want']} is no list; type want=[image] or want=[image,audio].")
     media.make_folder(cfg["out"])
-    model = load(cfg["model"], cfg["plugins"])
+    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
     given = {part: value for part, value in cfg["given"].items() if value is not None}
     results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
                              deterministic=cfg["deterministic"], progress=True,
@@ -28,7 +28,7 @@ def run(cfg: dict) -> list[Path]:
 
 def caption(cfg: dict) -> Iterator[str]:
     """Yield one line a file: what it shows or sounds like; write it too where `out` is set."""
-    model = load(cfg["model"], cfg["plugins"])
+    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
     for file in cfg["files"]:
         part = media.probe(file).kind
         (result,) = model.generate(cfg["want"], {part: file}, seeds=[cfg["seed"]],
@@ -41,7 +41,7 @@ def caption(cfg: dict) -> Iterator[str]:
 
 def embed(cfg: dict) -> Path:
     """Place files in the shared space; write points.json: {file: numbers}."""
-    model = load(cfg["model"], cfg["plugins"])
+    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
     kinds = {name: model.modality(name) for name in model.modalities}
     plain = {kind.suffix: name for name, kind in kinds.items() if kind.plain}
     points = {}
@@ -68,7 +68,7 @@ def replay(cfg: dict) -> Iterator[Path]:
                 f"{file} has a recipe without {sorted(missing)[0]}; it cannot be replayed."
             )
         name = str(cfg["model"])
-        model = models.setdefault(name, load(cfg["model"], cfg["plugins"]))
+        model = models.setdefault(name, load(cfg["model"], cfg["plugins"], cfg["recipe"]))
         if model.hash != recipe["model"]:
             raise CheckpointError(
                 f"{file} was made by model {recipe['model']}, this one is {model.hash}; "

@@ -188,8 +188,17 @@ class UniGen(nn.Module):
         return model.float().eval()
 
 
-def load(name: str | Path | None = None, plugins: Sequence[str] = ()) -> UniGen:
-    """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known."""
+def load(
+    name: str | Path | None = None, plugins: Sequence[str] = (), recipe: str | None = None
+) -> UniGen:
+    """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known.
+
+    recipe: how a pipeline samples, where there is more than one way: see `unigen.interop`.
+    """
     if name is not None and interop.is_pipeline(name):
-        return interop.load_pipeline(name)
+        return interop.load_pipeline(name, recipe)
+    if recipe is not None:
+        raise UsageError(
+            f"recipe={recipe} is for pipelines of other projects; this model has one way to sample."
+        )
     return UniGen.from_pretrained(EMBEDDED if name is None else name, plugins)

@@ -16,8 +16,11 @@ def is_pipeline(folder: str | Path) -> bool:
     return (Path(folder) / INDEX).is_file()
 
 
-def load_pipeline(folder: str | Path) -> Any:
-    """Load a pipeline folder as a model; raises CheckpointError for one that is not known."""
+def load_pipeline(folder: str | Path, recipe: str | None = None) -> Any:
+    """Load a pipeline folder as a model; raises CheckpointError for one that is not known.
+
+    recipe: how it samples, one of `unigen.interop.unidiffuser.RECIPES`; None: this project's way.
+    """
     root = real_path(folder)
     with reading(root / INDEX, root, 1_000_000) as (file, _):
         kind = parse_json(file.read(), named(root / INDEX)).get("_class_name")
@@ -28,4 +31,4 @@ def load_pipeline(folder: str | Path) -> Any:
         )
     from unigen.interop import unidiffuser  # transformers and diffusers take seconds to import
 
-    return unidiffuser.load(root)
+    return unidiffuser.load(root) if recipe is None else unidiffuser.load(root, recipe)

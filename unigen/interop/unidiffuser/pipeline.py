@@ -24,10 +24,13 @@ _NAMES = {
     "text_tokenizer": ("text_tokenizer",), "unet": ("unet",),
 }  # fmt: skip
 #: How each recipe samples. Its clocks are those of `schedule.DiscreteVP`.
+_MULTISTEP = "diffusers.DPMSolverMultistepScheduler:3"
 RECIPES: dict[str, dict[str, Any]] = {
-    "diffusers": {"late": 1, "activation": "gelu", "sampler": "DPMSolverMultistepScheduler:3",
+    "diffusers": {"late": 1, "end": 0.0, "activation": "gelu", "sampler": _MULTISTEP,
                   "steps": 50, "guidance": 8.0},
-    "unigen": {"late": 0, "activation": "gelu_new", "sampler": "DPMSolverMultistepScheduler:3",
+    "original": {"late": 0, "end": 0.001, "activation": "gelu_new", "sampler": "singlestep",
+                 "steps": 50, "guidance": 8.0},
+    "unigen": {"late": 0, "end": 0.0, "activation": "gelu_new", "sampler": _MULTISTEP,
                "steps": 20, "guidance": 8.0},
 }  # fmt: skip
 
@@ -35,8 +38,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     """Load a pipeline folder of UniDiffuser, version 0 or 1, as diffusers writes it.
 
-    recipe: "diffusers" samples as its pipeline does; "unigen" has the clocks and the activation of
-    the original, and fewer steps. Everything is safetensors and JSON; no code of the folder runs.
+    recipe: "diffusers" samples as its pipeline does, "original" as the authors' code: a solver of
+    third order at fractional times, which ends a thousandth before the data. "unigen" has the
+    clocks and the activation of the original, the solver of diffusers, and fewer steps.
+
+    Everything is safetensors and JSON; no code of the folder runs.
     Raises UsageError for an unknown recipe or no folder, CheckpointError for a fault in it.
     """
     import transformers
@@ -59,9 +65,10 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     text = PublishedText(tokenizer, encoder, decoder, speller)
     sampling = {
         "steps": how["steps"], "guidance": how["guidance"], "mutual_guidance": how["guidance"],
-        "sampler": f"diffusers.{how['sampler']}",
+        "sampler": how["sampler"],
     }  # fmt: skip
-    model = UniGen({"image": image, "text": text}, denoiser, DiscreteVP(late=how["late"]), sampling)
+    flow = DiscreteVP(late=how["late"], end=how["end"])
+    model = UniGen({"image": image, "text": text}, denoiser, flow, sampling)
     # Recipes differ in clocks and activation: a result of one is not replayed by another.
     model.hash = hashlib.sha256(f"{recipe} {sha}".encode()).hexdigest()[:16]
     return model.eval()

@@ -15,14 +15,15 @@ class DiscreteVP(VP):
     limit for many small steps and differs by 2e-3 at most.
     """
 
-    def __init__(self, prediction: str = "eps", late: int = 0, **common):
+    def __init__(self, prediction: str = "eps", late: int = 0, end: float = 0.0, **common):
         """prediction: what the network answers. common: see `unigen.flow.RectifiedFlow`.
 
         late: 1 has clocks count as diffusers does, where n / 1000 stands for n + 1 steps of noise
-        and pure noise is seen at 999.
+        and pure noise is seen at 999. end: the clock at which sampling stops; above 0, all steps
+        are even.
         """
         super().__init__(prediction, **common)
-        self.late = late
+        self.late, self.end = late, end
         low, high = (beta**0.5 for beta in BETAS)
         betas = torch.linspace(low, high, STEPS, dtype=torch.float32).square()
         logs = 0.5 * (1 - betas.double()).log().cumsum(0)
@@ -31,6 +32,10 @@ class DiscreteVP(VP):
     def _log_alpha(self, t: Tensor) -> Tensor:
         below, part, slope = self._between(t)
         return (self.logs.to(t.device)[below] + part * slope).to(t.dtype)
+
+    def times(self, steps: int) -> Tensor:
+        """Return steps + 1 clocks from 1 to the end."""
+        return torch.linspace(1, self.end, steps + 1) if self.end else super().times(steps)
 
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return d alpha/dt and d sigma/dt."""

@@ -28,7 +28,8 @@ VALUED = {"--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--
 VALUED |= {"--shell-completion", "-sc"}  # Hydra reads the word after it as an override
 
 OVERRIDE = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w./@-]*)=")
-RAW = re.compile(r"\+{0,2}(?P<key>(?:(?:given|keep)\.[^=\s]+)|out|model)=(?P<value>.*)", re.DOTALL)
+_DATA = r"(?:given|keep)\.[^=\s]+|out|model|components"
+RAW = re.compile(rf"\+{{0,2}}(?P<key>{_DATA})=(?P<value>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ VERBS = {
     "train": Verb("unigen.train:run", None, ("out",)),
     "evaluate": Verb("unigen.evaluate:run"),
     "replay": Verb("unigen.generate:replay", "files"),
+    "convert": Verb("unigen.interop.convert:run", "files", ("out", "components")),
 }
 
 

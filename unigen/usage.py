@@ -12,6 +12,7 @@ unigen: one generative model over image, text, video and audio; any subset from 
   unigen train experiment=world trainer.steps=2000 model=small
   unigen evaluate n=20 out=scores
   unigen replay results/image_0.png
+  unigen convert old/unidiffuser-v1 out=unidiffuser-v1
 
 Each verb has its own page: unigen VERB --help.
 Results' paths go to standard output, one a line; everything else to standard error.
@@ -40,6 +41,10 @@ unigen evaluate [key=value ...]: measure every direction and write directions.js
 """,
     "replay": """\
 unigen replay FILE ... [key=value ...]: make results again from the recipes they carry.
+""",
+    "convert": """\
+unigen convert FOLDER out=NEW [key=value ...]: turn published weights that are pickles into a
+pipeline folder of safetensors, which every other verb takes as model=NEW.
 """,
 }
 

@@ -35,13 +35,13 @@ class Refused(Exception):
         self.usage = usage
 
 
-def confine() -> None:
-    """Give up what decoding does not need."""
+def confine(memory: int = limits.WORKER_MEMORY, output: int = 0) -> None:
+    """Give up what decoding does not need; memory, output: bytes it may have and write."""
     for what, most in (
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, output),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, limits.WORKER_FILES),
-        (resource.RLIMIT_AS, limits.WORKER_MEMORY),
+        (resource.RLIMIT_AS, memory),
     ):
         if sys.platform == "linux" or what != resource.RLIMIT_AS:
             resource.setrlimit(what, (most, most))

@@ -48,7 +48,8 @@ def read_denoiser(folder: str | Path) -> tuple[PublishedUViT, str]:
     if not (unet / WEIGHTS).exists():
         found = ", ".join(sorted(path.name for path in unet.iterdir()))
         raise CheckpointError(
-            f"{named(unet)} lacks {WEIGHTS} and holds {found}; only safetensors are loaded."
+            f"{named(unet)} lacks {WEIGHTS} and holds {found}; only safetensors are loaded: "
+            "make them with unigen convert FOLDER out=NEW."
         )
     tensors, sha = read_weights(unet / WEIGHTS, root, foreign=True)
     return network_of(config, tensors, named(unet)), sha

@@ -111,6 +111,26 @@ def translate(
     return {**made, **dict(zip(keys, places.split(lengths), strict=True)), **rest}
 
 
+def to_diffusers(tensors: Mapping[str, Tensor], depth: int, kinds: bool) -> dict[str, Tensor]:
+    """Return tensors with the original's names under those of diffusers, and nothing else.
+
+    depth: blocks; kinds: whether there are kinds of data (version 1). Raises CheckpointError for
+    missing tensors, by name.
+    """
+    theirs, ours = (names(depth, layout, kinds) for layout in _LAYOUTS)
+    if missing := sorted(name for name in theirs.values() if name not in tensors):
+        raise CheckpointError(
+            f"The denoiser lacks {len(missing)} tensors: {', '.join(missing[:5])}."
+        )
+    made = {ours[here]: tensors[name] for here, name in theirs.items() if here in ours}
+    for i in range(depth):
+        parts = tensors[theirs[f"blocks.{i}.qkv.weight"]].chunk(3)
+        made |= {ours[f"blocks.{i}.{k}.weight"]: part for k, part in zip("qkv", parts, strict=True)}
+    for kind in ("weight", "bias"):  # which diffusers keeps twice
+        made[f"transformer.pos_embed.proj.{kind}"] = tensors[f"patch_embed.proj.{kind}"]
+    return made
+
+
 def _block(i: int, middle: int, layout: str) -> str:
     before = "" if layout == "original" else "transformer.transformer_"
     if i == middle:

@@ -1,0 +1,105 @@
+"""`unigen convert`: weights that are pickles become a pipeline folder of safetensors."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from unigen.disk import dump_json, named, real_path, staged, write_file
+from unigen.errors import CheckpointError, UsageError
+from unigen.interop import INDEX
+from unigen.interop.unidiffuser import original
+from unigen.interop.unpickle import read_pickle
+from unigen.tensorfile import read_weights, write_weights
+
+PICKLES = (".bin", ".pth", ".pt", ".ckpt")
+_PLAIN = (".json", ".txt", ".model")  # what else a component has: configurations and vocabularies
+
+
+def run(cfg: dict) -> Path:
+    """Convert as configured (conf/convert.yaml) and return the new folder."""
+    if len(cfg["files"]) != 1:
+        raise UsageError("convert takes one folder: unigen convert FOLDER out=NEW.")
+    return convert(cfg["files"][0], cfg["out"], cfg["components"])
+
+
+def convert(source: str | Path, out: str | Path, components: str | Path | None = None) -> Path:
+    """Write the pipeline in `source` anew to `out`, every tensor as safetensors; return `out`.
+
+    source: a pipeline folder of diffusers, or a folder with the original project's files
+    (`uvit_v0.pth` or `uvit_v1.pth`, `caption_decoder.pth`, `autoencoder_kl.pth`). components: where
+    the rest of a pipeline is, if not in `source`: the original takes CLIP and the vocabulary of
+    GPT-2 from elsewhere. Pickles are read by a restricted reader in a process of its own.
+    Raises UsageError for a wrong path, CheckpointError for files that are not what they seem.
+    """
+    root, target = real_path(source), real_path(out)
+    if not root.is_dir():
+        raise UsageError(f"There is no folder {named(root)}; name one with weights to convert.")
+    if target.exists():
+        raise UsageError(f"{named(target)} exists; choose a new folder with out=...")
+    rest = None if components is None else real_path(components)
+    if rest is not None and not rest.is_dir():
+        raise UsageError(f"There is no folder {named(rest)}; name a pipeline as components=...")
+    files = original.files_in(root)
+    with staged(target, _size(root)) as at:
+        if files:
+            _original(files, root, rest, at)
+        elif (root / INDEX).is_file():
+            for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+                _component(folder, root, at / folder.name)
+            shutil.copyfile(root / INDEX, at / INDEX)
+        else:
+            raise CheckpointError(
+                f"{named(root)} has neither {INDEX} nor {', '.join(original.FILES)}; name the "
+                "folder of a pipeline or of the original weights."
+            )
+    return target
+
+
+def _size(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path) -> None:
+    """Write the three networks of the original project and copy the other components."""
+    for name, make in original.COMPONENTS.items():
+        config, tensors = make(read_pickle(files[name], root))
+        (at / name).mkdir()
+        write_file(at / name / "config.json", dump_json(config))
+        write_weights(at / name / original.WEIGHTS, tensors)
+    for name in original.ELSEWHERE:
+        places = [p for p in (root, rest) if p is not None and (p / name).is_dir()]
+        if not places:
+            raise CheckpointError(
+                f"The original weights come without {name}; name a folder that has "
+                f"{', '.join(original.ELSEWHERE)} as components=..."
+            )
+        _component(places[0] / name, places[0], at / name)
+    write_file(at / INDEX, dump_json(original.INDEX))
+
+
+def _component(folder: Path, root: Path, at: Path) -> None:
+    """Copy a component, its pickle of weights as safetensors."""
+    at.mkdir()
+    done = {path.stem for path in folder.iterdir() if path.suffix == ".safetensors"}
+    for path in _files(folder):
+        if path.suffix == ".safetensors":
+            write_weights(at / path.name, read_weights(path, root, foreign=True)[0])
+        elif path.suffix in PICKLES:
+            name = {"pytorch_model": "model"}.get(path.stem, path.stem)  # as the libraries call it
+            if name not in done:
+                write_weights(at / f"{name}.safetensors", _untied(read_pickle(path, root)))
+        else:
+            shutil.copyfile(path, at / path.name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a component that are of use."""
+    known = (*PICKLES, *_PLAIN, ".safetensors")
+    yield from sorted(p for p in folder.iterdir() if p.suffix in known and p.is_file())
+
+
+def _untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without what numbers positions: old files keep it, no model reads it."""
+    return {k: v for k, v in tensors.items() if not k.endswith(".position_ids")}

@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from tiny import NAMES, tiny_model
 
+from unigen.flow import DECIDED
 from unigen.presence import CONDITIONAL, INDEPENDENT, TOGETHER, draw_clocks, settled
 from unigen.tokens import GLOBAL, modality_of, role_of
 
@@ -71,6 +72,17 @@ def test_ordered_tokens_are_settled_from_the_first_on():
     rises = (t[:, 1:] >= t[:, :-1]).all(1)
     assert rises[apart].float().mean() > 0.9  # the others keep a region at their end
     assert set((t[apart & rises] == 0).sum(1).tolist()) == set(range(t.shape[1]))
+
+
+def test_words_wait_for_what_is_made_beside_them():
+    clocks = draw(b=4096, ordered=["text"])
+    words, level = clocks["text"], clocks[f"text:{GLOBAL}"][:, 0]
+    others = torch.stack([clocks[f"{n}:{GLOBAL}"][:, 0] for n in NAMES if n != "text"], 1)
+    beside = (others == level[:, None]).any(1)
+    early = ((words == 0) | (words == 1)).all(1) & (level > DECIDED) & (level < 0.85)
+    begun = (words == 0).any(1)
+    assert begun[early & beside].float().mean() < 0.2  # a kept region, or one at clock 0
+    assert begun[early & ~beside].float().mean() > 0.9
 
 
 def test_the_settled_share_is_what_the_clock_has_run():

@@ -251,3 +251,23 @@ def test_without_churn_ancestral_is_euler(monkeypatch):
     a = last(ancestral(posterior(flow), x, flow, flow.times(12), fresh))
     b = last(SAMPLERS["euler"](posterior(flow), x, flow, flow.times(12)))
     assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_new_noise_above_the_deciding_clock_draws_samples_to_what_is_common(monkeypatch):
+    flow, n, far, rare = RectifiedFlow(t_min=0.1), 8000, 16.0, 0.3
+
+    def denoise(x, t):  # the data are +far in 30 % and -far in the rest
+        slope, odds = flow.alpha(t) * far / flow.sigma(t) ** 2, math.log(rare / (1 - rare))
+        return {k: far * torch.tanh(slope * z + odds / 2) for k, z in x.items()}
+
+    def noise(step):
+        generator = torch.Generator().manual_seed(step)
+        return {"part": torch.randn(n, 1, 1, generator=generator)}
+
+    def share():
+        x = last(ancestral(denoise, noise(1000), flow, flow.times(40), noise))
+        return (x > 0).float().mean().item()
+
+    assert share() == pytest.approx(rare, abs=0.04)
+    monkeypatch.setattr(sampler, "DECIDED", 2.0)  # never decided: always as much new noise
+    assert share() < rare - 0.06

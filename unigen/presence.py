@@ -11,7 +11,7 @@ from unigen.tokens import Clocks, Positions, Tokens, modality_of
 
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
-NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.15
+NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.3
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 
 
@@ -27,8 +27,8 @@ def draw_clocks(
 
     Conditional samples draw a random subset of the modalities, neither none nor all, as given
     (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
-    draw a clock a modality (Bao et al. 2023b); the others share one. Some parts keep a region at
-    clock 0.
+    draw a clock a modality (Bao et al. 2023b); the others share one. Some parts, if not ordered,
+    keep a region at clock 0.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled; beside other modalities at their clock
     they wait until it is `DECIDED`.
@@ -60,9 +60,10 @@ def draw_clocks(
         if part in ordered:
             apart = rand(b, 1) >= TOGETHER
             turn = torch.where(beside, (clock[:, 0] / DECIDED).clamp(max=1), clock[:, 0])
-            clock = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
-        region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
-        clocks[part] = torch.where(region, 0.0, clock)
+            clocks[part] = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
+        else:
+            region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
+            clocks[part] = torch.where(region, 0.0, clock)
     return clocks
 
 

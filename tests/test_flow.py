@@ -122,7 +122,8 @@ def test_the_loss_weight_is_constant_below_its_floor(flow):
     flow = flow(t_min=0.2)
     low, high = flow.loss_weight(torch.tensor([[1e-6], [0.2]]))
     assert torch.isfinite(low)
-    assert low <= high * flow.alpha(torch.tensor(1e-6)) ** 2 / flow.alpha(torch.tensor(0.2)) ** 2
+    most = high * flow.alpha(torch.tensor(1e-6)) ** 2 / flow.alpha(torch.tensor(0.2)) ** 2
+    assert low <= most * (1 + 1e-6)  # for VP they are equal, but for rounding
 
 
 def test_noise_levels_are_stratified_logit_normal():

@@ -220,6 +220,9 @@ def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
     (result,) = model.generate(["image", "text"], seeds=[1], steps=2)
     assert result.recipe["model"] == model.hash != "unsaved"
     assert result.recipe["guidance"] == 8.0
+    assert model.embed({"image": result["image"]})["image"].shape == (1, 20)
+    with pytest.raises(UsageError, match="has no point in a shared space"):
+        model.embed({"text": ["a cab"]})
     assert {path.suffix for path in result.save(tmp_path)} == {".png", ".txt"}
     (folder / "model_index.json").rename(tmp_path / "index")
     index = json.loads((tmp_path / "index").read_text())

@@ -21,6 +21,7 @@ class PublishedText(Sentences):
         decoder and the `GPT2Tokenizer` whose last word ends a caption.
         """
         super().__init__(decoder.prefix, decoder.encode_prefix.out_features)
+        self.tower = torch.nn.Identity()  # see `embed`
         self.encoder, self.decoder = encoder, decoder
         self.tokenizer, self.speller = tokenizer, speller
 
@@ -36,6 +37,13 @@ class PublishedText(Sentences):
         dtype = self.decoder.decode_prefix.weight.dtype
         rows = self.decoder.decode(features.to(dtype), self.speller.eos_token_id)
         return [self.speller.decode(row, skip_special_tokens=True) for row in rows]
+
+    def embed(self, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
+        """Refuse: this text was read by another CLIP than the one that looks at pictures."""
+        raise UsageError(
+            "the text of this model has no point in a shared space; embed pictures, or use "
+            "another model."
+        )
 
     def codec_loss(self, front: list[str], generator: torch.Generator | None) -> Tensor:
         """Refuse: CLIP and GPT-2 are taken as they are."""

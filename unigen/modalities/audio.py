@@ -18,10 +18,62 @@ from unigen.modalities.regions import stretch
 Wave = Float[Tensor, "b samples"]  # in [-1, 1]
 
 
-class Audio(Modality):
-    """Mono sound of `seconds` at `rate` samples a second."""
+class Sounds(Modality):
+    """Mono sound as files and as what a user gives, whatever becomes of it."""
 
     name, suffix = "audio", ".wav"
+
+    def __init__(self, seconds: float, rate: int, tokens: int, channels: int, **common):
+        """rate: samples a second. common: shared, noise_mean: see Modality."""
+        super().__init__(tokens, channels, **common)
+        self.seconds, self.rate, self.shape = seconds, rate, (int(seconds * rate),)
+
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Place the tokens at their centers in seconds, in the middle of the picture."""
+        second = (torch.arange(self.tokens) + 0.5) * (self.seconds / self.tokens)
+        middle = torch.full_like(second, 0.5)
+        return torch.stack([second, middle, middle], -1)
+
+    def kept(self, region: str) -> Float[Tensor, " n"]:
+        """Keep a stretch `from:to` in seconds."""
+        edges = torch.arange(self.tokens + 1) * (self.seconds / self.tokens)
+        return stretch(region, edges[:-1], edges[1:], self.name)
+
+    def blank(self, raw: Wave, kept: Float[Tensor, " n"]) -> Wave:
+        """Silence what is not kept."""
+        return raw * kept[torch.arange(raw.shape[1]) * self.tokens // raw.shape[1]]
+
+    def read(self, path: Path) -> tuple[Wave, list[str]]:
+        """Read the first seconds of a sound: mixed to mono, resampled, padded with silence."""
+        sound = media.read_audio(path, self.seconds)
+        notes, samples = list(sound.notes), torch.from_numpy(np.ascontiguousarray(sound.samples))
+        if samples.shape[1] > 1:
+            notes.append(f"mixed {samples.shape[1]} channels to one")
+        wave, length = samples.float().mean(1), int(self.seconds * self.rate)
+        if sound.rate != self.rate:
+            wave = torchaudio.functional.resample(wave, sound.rate, self.rate)
+            notes.append(f"resampled from {sound.rate} to {self.rate} Hz")
+        if len(wave) < length:
+            notes.append(f"padded {len(wave) / self.rate:.2f} s with silence")
+        wave = torch.nn.functional.pad(wave[:length], (0, max(0, length - len(wave))))
+        return wave[None].clamp(-1, 1), notes
+
+    def write(self, raw: Wave, path: Path, recipe: dict, track: Any = None) -> None:
+        """Write a WAV file."""
+        media.write_audio(path, self.show(raw), self.rate, recipe)
+
+    def log(self, writer: Any, tag: str, raw: Wave, step: int) -> None:
+        """Play the sound."""
+        writer.add_audio(tag, raw[0], step, self.rate)
+
+    def show(self, raw: Wave) -> np.ndarray:
+        """Return float32 [samples]."""
+        return raw[0].numpy()
+
+
+class Audio(Sounds):
+    """Mono sound of `seconds` at `rate` samples a second."""
+
     quietest = 1e-3  # amplitude below which the spectrum counts as silence
 
     def __init__(
@@ -42,9 +94,8 @@ class Audio(Modality):
     ):
         """Build the codec; latents are seconds * rate / (hop * patch * merge) tokens."""
         self.windows = int(seconds * rate) // hop
-        super().__init__(self.windows // patch // merge, channels, **common)
-        self.seconds, self.rate, self.hop, self.patch = seconds, rate, hop, patch
-        self.shape = (int(seconds * rate),)
+        super().__init__(seconds, rate, self.windows // patch // merge, channels, **common)
+        self.hop, self.patch = hop, patch
         self.foreground, self.mix, self.bins = foreground, mix, window // 2 + 1
         self.codec = PatchCodec(
             patch * self.bins, self.tokens, merge, channels, width=width, depth=depth
@@ -92,47 +143,6 @@ class Audio(Modality):
         magnitude = magnitude * (self.analyze.get_buffer("window").sum() / 2)
         padded = torch.cat([magnitude, magnitude[:, -1:]], 1)  # the window at the very end
         return self.synthesize(padded.transpose(1, 2))
-
-    def positions(self) -> Float[Tensor, "n 3"]:
-        """Place the tokens at their centers in seconds, in the middle of the picture."""
-        second = (torch.arange(self.tokens) + 0.5) * (self.seconds / self.tokens)
-        middle = torch.full_like(second, 0.5)
-        return torch.stack([second, middle, middle], -1)
-
-    def kept(self, region: str) -> Float[Tensor, " n"]:
-        """Keep a stretch `from:to` in seconds."""
-        return stretch(region, self.positions(), self.seconds / self.tokens, self.name)
-
-    def read(self, path: Path) -> tuple[Wave, list[str]]:
-        """Read the first seconds of a sound: mixed to mono, resampled, padded with silence."""
-        sound = media.read_audio(path, self.seconds)
-        notes, samples = list(sound.notes), torch.from_numpy(np.ascontiguousarray(sound.samples))
-        if samples.shape[1] > 1:
-            notes.append(f"mixed {samples.shape[1]} channels to one")
-        wave, length = samples.float().mean(1), int(self.seconds * self.rate)
-        if sound.rate != self.rate:
-            wave = torchaudio.functional.resample(wave, sound.rate, self.rate)
-            notes.append(f"resampled from {sound.rate} to {self.rate} Hz")
-        if len(wave) < length:
-            notes.append(f"padded {len(wave) / self.rate:.2f} s with silence")
-        wave = torch.nn.functional.pad(wave[:length], (0, max(0, length - len(wave))))
-        return wave[None].clamp(-1, 1), notes
-
-    def write(self, raw: Wave, path: Path, recipe: dict, track: Any = None) -> None:
-        """Write a WAV file."""
-        media.write_audio(path, self.show(raw), self.rate, recipe)
-
-    def log(self, writer: Any, tag: str, raw: Wave, step: int) -> None:
-        """Play the sound."""
-        writer.add_audio(tag, raw[0], step, self.rate)
-
-    def show(self, raw: Wave) -> np.ndarray:
-        """Return float32 [samples]."""
-        return raw[0].numpy()
-
-    def blank(self, raw: Wave, kept: Float[Tensor, " n"]) -> Wave:
-        """Silence what is not kept."""
-        return raw * kept.repeat_interleave(raw.shape[1] // self.tokens)
 
     def _mixed(self, front: Tensor, generator: torch.Generator | None) -> Tensor:
         """Lay some sounds over another: of two magnitudes the larger one."""

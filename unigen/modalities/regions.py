@@ -12,11 +12,11 @@ from unigen.errors import UsageError
 
 
 def stretch(
-    region: str, positions: Float[Tensor, "n 3"], step: float, name: str
+    region: str, starts: Float[Tensor, " n"], ends: Float[Tensor, " n"], name: str
 ) -> Float[Tensor, " n"]:
     """Return 1 for the tokens that lie wholly in `from:to` seconds; either end may be empty.
 
-    step: seconds that one token covers.
+    starts, ends: of what a token covers, in seconds.
     """
     low, colon, high = region.partition(":")
     try:
@@ -26,8 +26,8 @@ def stretch(
         start = end = math.nan
     if not colon or not start < end:
         raise UsageError(f"keep.{name}={region} is no stretch; type from:to seconds, as in 0:1.")
-    center, slack = positions[:, 0], 1e-6
-    kept = (center - step / 2 >= start - slack) & (center + step / 2 <= end + slack)
+    slack, step = 1e-6, float((ends - starts).max())
+    kept = (starts >= start - slack) & (ends <= end + slack)
     return _some(kept, f"keep.{name}={region}", f"one token covers {step:g} s")
 
 

@@ -23,10 +23,82 @@ from unigen.modalities.regions import box_or_mask, flatten_outside, stretch
 Frames = Float[Tensor, "b f 3 h w"]  # in [0, 1]
 
 
-class Video(Modality):
-    """Clips of `frames` pictures over `seconds`, of the size of the modality of stills."""
+class Clips(Modality):
+    """Short clips as files and as what a user gives, whatever becomes of them."""
 
     name, suffix, track = "video", ".mp4", "audio"
+
+    def __init__(
+        self,
+        size: int,  # pixels a side
+        grid: int,  # tokens a side of a step of time
+        spans: list[int],  # frames of every step of time
+        seconds: float,
+        channels: int,
+        reader: str = "pyav",  # pyav | decord
+        **common,  # shared, noise_mean: see Modality
+    ):
+        """Describe clips of sum(spans) frames and len(spans) times grid^2 tokens."""
+        super().__init__(len(spans) * grid**2, channels, **common)
+        self.size, self.grid, self.frames, self.seconds = size, grid, sum(spans), seconds
+        self.shape = (self.frames, 3, size, size)
+        self.ends, self.reader = torch.tensor(spans).cumsum(0), reader
+        self.starts = self.ends - torch.tensor(spans)
+
+    @property
+    def times(self) -> Float[Tensor, " f"]:
+        """Return the seconds at which the frames are shown."""
+        return torch.arange(self.frames) * (self.seconds / self.frames)
+
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Place the tokens at their centers, in seconds and fractions of the side."""
+        axes = [(self.starts + self.ends) / 2 * (self.seconds / self.frames)]
+        axes += [(torch.arange(self.grid) + 0.5) / self.grid] * 2
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+    def kept(self, region: str) -> Float[Tensor, " n"]:
+        """Keep a stretch `from:to` in seconds, a box, or the white part of a mask file."""
+        if ":" not in region:
+            return box_or_mask(region, self.positions(), self.name)
+        edges = (edge * (self.seconds / self.frames) for edge in (self.starts, self.ends))
+        return stretch(region, *edges, self.name).repeat_interleave(self.grid**2)
+
+    def blank(self, raw: Frames, kept: Float[Tensor, " n"]) -> Frames:
+        """Hold the nearest kept frame; within a frame, paint over what is not kept."""
+        kept = kept.reshape(-1, self.grid, self.grid)
+        whole = kept.flatten(1).any(1).nonzero()[:, 0]  # steps of time with something kept
+        if len(whole) == 0:
+            return torch.zeros_like(raw)
+        first, last = int(self.starts[whole[0]]), int(self.ends[whole[-1]]) - 1
+        held = raw[:, torch.arange(self.frames).clamp(first, last)]
+        seen = kept[whole].amax(0)
+        return held if seen.all() else flatten_outside(held, seen)
+
+    def read(self, path: Path) -> tuple[Frames, list[str]]:
+        """Read the first seconds of a clip, resized, one frame for each time."""
+        clip = media.read_video(path, self.times.numpy(), (self.size, self.size), self.reader)
+        frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).float() / 255
+        return rearrange(frames, "f h w c -> 1 f c h w"), list(clip.notes)
+
+    def write(
+        self, raw: Frames, path: Path, recipe: dict, track: tuple[Modality, Any] | None = None
+    ) -> None:
+        """Write an mp4, silent or with its sound."""
+        sound = {} if track is None else {"samples": track[1][0].numpy(), "rate": track[0].rate}
+        media.write_video(path, self.show(raw), self.frames / self.seconds, recipe, **sound)
+
+    def log(self, writer: Any, tag: str, raw: Frames, step: int) -> None:
+        """Show the frames side by side."""
+        writer.add_image(tag, rearrange(raw[0], "f c h w -> c h (f w)"), step)
+
+    def show(self, raw: Frames) -> np.ndarray:
+        """Return uint8 [f, h, w, 3]."""
+        return rearrange(raw[0], "f c h w -> f h w c").mul(255).round().byte().numpy()
+
+
+class Video(Clips):
+    """Clips of `frames` pictures over `seconds`, of the size of the modality of stills."""
+
     still: Modality  # whose codec every frame goes through
 
     def __init__(
@@ -41,14 +113,11 @@ class Video(Modality):
         width: int = 192,
         depth: int = 2,  # blocks on either side
         foreground: float = 4.0,  # loss weight of the places where something is or moves
-        reader: str = "pyav",  # pyav | decord
-        **common,  # shared, noise_mean: see Modality
+        **common,  # reader: see Clips; shared, noise_mean: see Modality
     ):
         """Build the codec of motion; latents are frames / span times grid^2 tokens."""
-        super().__init__(frames // span * grid**2, channels, **common)
-        self.shape = (frames, 3, size, size)
-        self.still_name, self.size, self.grid, self.frames = still, size, grid, frames
-        self.seconds, self.span, self.foreground, self.reader = seconds, span, foreground, reader
+        super().__init__(size, grid, [span] * (frames // span), seconds, channels, **common)
+        self.still_name, self.span, self.foreground = still, span, foreground
         self.codec = MotionCodec(span * channels, self.tokens, channels, width, depth)
 
     def attach(self, modalities: Mapping[str, Modality]) -> None:
@@ -59,11 +128,6 @@ class Video(Modality):
                 f"add it to modality=[...]."
             )
         object.__setattr__(self, "still", modalities[self.still_name])  # not a submodule
-
-    @property
-    def times(self) -> Float[Tensor, " f"]:
-        """Return the seconds at which the frames are shown."""
-        return torch.arange(self.frames) * (self.seconds / self.frames)
 
     @torch.no_grad()
     def front(self, raw: Frames) -> Float[Tensor, "b f p c"]:
@@ -91,52 +155,6 @@ class Video(Modality):
         stands_out = ((front - usual).square().mean(-1) > 0.1).float()
         weight = 1 + self.foreground * stands_out
         return ((made - front).square().mean(-1) * weight).mean() / weight.mean()
-
-    def positions(self) -> Float[Tensor, "n 3"]:
-        """Place the tokens at their centers, in seconds and fractions of the side."""
-        steps = self.frames // self.span
-        axes = [(torch.arange(steps) + 0.5) * (self.seconds / steps)]
-        axes += [(torch.arange(self.grid) + 0.5) / self.grid] * 2
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-
-    def kept(self, region: str) -> Float[Tensor, " n"]:
-        """Keep a stretch `from:to` in seconds, a box, or the white part of a mask file."""
-        if ":" in region:
-            step = self.seconds / (self.frames // self.span)
-            return stretch(region, self.positions(), step, self.name)
-        return box_or_mask(region, self.positions(), self.name)
-
-    def blank(self, raw: Frames, kept: Float[Tensor, " n"]) -> Frames:
-        """Hold the nearest kept frame; within a frame, paint over what is not kept."""
-        kept = kept.reshape(-1, self.grid, self.grid)
-        whole = kept.flatten(1).any(1).nonzero()[:, 0]  # time patches with something kept
-        if len(whole) == 0:
-            return torch.zeros_like(raw)
-        first, last = int(whole[0]) * self.span, int(whole[-1] + 1) * self.span - 1
-        held = raw[:, torch.arange(self.frames).clamp(first, last)]
-        seen = kept[whole].amax(0)
-        return held if seen.all() else flatten_outside(held, seen)
-
-    def read(self, path: Path) -> tuple[Frames, list[str]]:
-        """Read the first seconds of a clip, resized, one frame for each time."""
-        clip = media.read_video(path, self.times.numpy(), (self.size, self.size), self.reader)
-        frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).float() / 255
-        return rearrange(frames, "f h w c -> 1 f c h w"), list(clip.notes)
-
-    def write(
-        self, raw: Frames, path: Path, recipe: dict, track: tuple[Modality, Any] | None = None
-    ) -> None:
-        """Write an mp4, silent or with its sound."""
-        sound = {} if track is None else {"samples": track[1][0].numpy(), "rate": track[0].rate}
-        media.write_video(path, self.show(raw), self.frames / self.seconds, recipe, **sound)
-
-    def log(self, writer: Any, tag: str, raw: Frames, step: int) -> None:
-        """Show the frames side by side."""
-        writer.add_image(tag, rearrange(raw[0], "f c h w -> c h (f w)"), step)
-
-    def show(self, raw: Frames) -> np.ndarray:
-        """Return uint8 [f, h, w, 3]."""
-        return rearrange(raw[0], "f c h w -> f h w c").mul(255).round().byte().numpy()
 
     def _fold(self, stills: Float[Tensor, "b f p c"]) -> Float[Tensor, "b n sc"]:
         return rearrange(stills, "b (t s) p c -> b (t p) (s c)", s=self.span)

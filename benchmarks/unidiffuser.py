@@ -21,7 +21,7 @@ from diffusers.pipelines.deprecated.unidiffuser.modeling_text_decoder import Uni
 from einops import rearrange
 from table import line, machine, table
 
-from unigen.interop.unidiffuser.captions import CaptionDecoder
+from unigen.interop.codecs.captions import CaptionDecoder
 from unigen.interop.unidiffuser.folder import network_of
 
 CONFIG = {"text_dim": 64, "clip_img_dim": 512, "num_text_tokens": 77, "num_attention_heads": 24,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unigen.interop.unidiffuser.captions import CaptionDecoder
+from unigen.interop.codecs.captions import CaptionDecoder
 
 SIZES = {"vocab_size": 97, "n_positions": 128, "n_embd": 32, "n_layer": 3, "n_head": 4}
 

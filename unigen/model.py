@@ -81,9 +81,9 @@ class UniGen(nn.Module):
     def encode(self, raw: Mapping[str, Any]) -> Tokens:
         """Return the latents of raw media, and of every modality its point of the shared space."""
         tokens = {part: self.modality(part).encode(value) for part, value in raw.items()}
-        points = {f"{p}:{GLOBAL}": self.modality(p).point(raw[p], z) for p, z in tokens.items()}
-        known = {part: e[:, None] for part, e in points.items() if part in self.denoiser.parts}
-        return {**tokens, **known}
+        met = [part for part in tokens if f"{part}:{GLOBAL}" in self.denoiser.parts]
+        points = {f"{p}:{GLOBAL}": self.modality(p).point(raw[p], tokens[p]) for p in met}
+        return {**tokens, **{part: e[:, None] for part, e in points.items()}}
 
     def decode(self, tokens: Tokens) -> dict[str, Any]:
         """Return raw media from latents."""

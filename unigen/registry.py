@@ -23,6 +23,16 @@ CLASSES = {
     "RectifiedFlow": "unigen.flow",
     "VP": "unigen.flow",
     "UniGen": "unigen.model",
+    "Network": "unigen.interop.codecs.network",
+    "Vocabulary": "unigen.interop.codecs.vocabulary",
+    "CaptionDecoder": "unigen.interop.codecs.captions",
+    "CodecImage": "unigen.interop.codecs.image",
+    "CodecFrames": "unigen.interop.codecs.video",
+    "CodecVideo": "unigen.interop.codecs.video",
+    "MelAudio": "unigen.interop.codecs.audio",
+    "CodecAudio": "unigen.interop.codecs.audio",
+    "ClipText": "unigen.interop.codecs.text",
+    "T5Text": "unigen.interop.codecs.text",
 }
 
 MAX_DEPTH = 16  # nested dicts and lists

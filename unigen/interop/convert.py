@@ -9,6 +9,7 @@ from torch import Tensor
 from unigen.disk import dump_json, named, real_path, staged, write_file
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
+from unigen.interop.codecs.network import CONFIG
 from unigen.interop.unidiffuser import original
 from unigen.interop.unpickle import read_pickle
 from unigen.tensorfile import read_weights, write_weights
@@ -27,10 +28,11 @@ def run(cfg: dict) -> Path:
 def convert(source: str | Path, out: str | Path, components: str | Path | None = None) -> Path:
     """Write the pipeline in `source` anew to `out`, every tensor as safetensors; return `out`.
 
-    source: a pipeline folder of diffusers, or a folder with the original project's files
-    (`uvit_v0.pth` or `uvit_v1.pth`, `caption_decoder.pth`, `autoencoder_kl.pth`). components: where
-    the rest of a pipeline is, if not in `source`: the original takes CLIP and the vocabulary of
-    GPT-2 from elsewhere. Pickles are read by a restricted reader in a process of its own.
+    source: a pipeline folder of diffusers, one network of a pipeline, or a folder with the files
+    of the original project (`uvit_v0.pth` or `uvit_v1.pth`, `caption_decoder.pth`,
+    `autoencoder_kl.pth`). components: where the rest of a pipeline is, if not in `source`: the
+    original takes CLIP and the vocabulary of GPT-2 from elsewhere. Pickles are read by a
+    restricted reader in a process of its own.
     Raises UsageError for a wrong path, CheckpointError for files that are not what they seem.
     """
     root, target = real_path(source), real_path(out)
@@ -49,10 +51,12 @@ def convert(source: str | Path, out: str | Path, components: str | Path | None =
             for folder in sorted(path for path in root.iterdir() if path.is_dir()):
                 _component(folder, root, at / folder.name)
             shutil.copyfile(root / INDEX, at / INDEX)
+        elif (root / CONFIG).is_file():
+            _component(root, root, at)
         else:
             raise CheckpointError(
-                f"{named(root)} has neither {INDEX} nor {', '.join(original.FILES)}; name the "
-                "folder of a pipeline or of the original weights."
+                f"{named(root)} has neither {INDEX} nor {CONFIG} nor {', '.join(original.FILES)}; "
+                "name the folder of a pipeline, of one network or of the original weights."
             )
     return target
 
@@ -81,7 +85,7 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
 
 def _component(folder: Path, root: Path, at: Path) -> None:
     """Copy a component, its pickle of weights as safetensors."""
-    at.mkdir()
+    at.mkdir(exist_ok=True)
     done = {path.stem for path in folder.iterdir() if path.suffix == ".safetensors"}
     for path in _files(folder):
         if path.suffix == ".safetensors":

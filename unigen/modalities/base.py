@@ -72,9 +72,14 @@ class Modality(nn.Module, ABC):
     def positions(self) -> Float[Tensor, "n 3"]:
         """Return (second, row, column) of every token; rows and columns run from 0 to 1."""
 
-    @abstractmethod
     def codec_loss(self, front: Any, generator: torch.Generator | None) -> Float[Tensor, ""]:
-        """Return the reconstruction loss of the codec on what `front` made of a raw batch."""
+        """Return the reconstruction loss of the codec on what `front` made of a raw batch.
+
+        Raises UsageError where the codec is taken as it is.
+        """
+        raise UsageError(
+            f"the codec of {self.name} has nothing to learn; train another modality's."
+        )
 
     def front(self, raw: Raw) -> Any:
         """Return raw data after the part of the codec that has nothing to learn."""

@@ -90,10 +90,6 @@ class Text(Sentences):
         fit = self.lens.fit(features).flatten(1, 2)[..., : len(self.words) + 2]
         return self.detokenize(fit.argmax(-1))
 
-    def codec_loss(self, front: list[str], generator: torch.Generator | None) -> Tensor:
-        """Refuse: there is nothing to learn."""
-        raise UsageError("the codec of text has nothing to learn; train another modality's.")
-
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens in a row beside the picture: order, no place in the world.
 

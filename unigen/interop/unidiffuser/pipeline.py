@@ -8,13 +8,13 @@ from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
-from unigen.interop.unidiffuser.captions import CaptionDecoder
-from unigen.interop.unidiffuser.folder import CONFIG, WEIGHTS, read_denoiser
+from unigen.interop.codecs import pretrained, tokenizer
+from unigen.interop.codecs.captions import load_decoder
+from unigen.interop.unidiffuser.folder import read_denoiser
 from unigen.interop.unidiffuser.image import PublishedImage
 from unigen.interop.unidiffuser.schedule import DiscreteVP
 from unigen.interop.unidiffuser.text import PublishedText
 from unigen.model import UniGen
-from unigen.tensorfile import read_weights
 
 #: Components of the folder; two have had two names.
 _NAMES = {
@@ -46,23 +46,20 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     Raises UsageError for an unknown recipe or no folder, CheckpointError for a fault in it.
     """
     import transformers
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     if recipe not in RECIPES:
         raise UsageError(f"recipe={recipe} is unknown; choose one of {', '.join(RECIPES)}.")
     how, root = RECIPES[recipe], real_path(folder)
     denoiser, sha = read_denoiser(root)
     at = _components(root)
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    vae = AutoencoderKL.from_pretrained(at["vae"], **options)
-    eye = transformers.CLIPVisionModelWithProjection.from_pretrained(at["image_encoder"], **options)
-    encoder = transformers.CLIPTextModel.from_pretrained(at["text_encoder"], **options)
+    vae = pretrained(at["vae"], kind="AutoencoderKL")
+    eye = pretrained(at["image_encoder"], kind="CLIPVisionModelWithProjection")
+    encoder = pretrained(at["text_encoder"], kind="CLIPTextModel")
     processor = transformers.CLIPImageProcessor.from_pretrained(at["clip_image_processor"])
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(at["clip_tokenizer"])
-    speller = transformers.GPT2Tokenizer.from_pretrained(at["text_tokenizer"])
-    decoder = load_decoder(at["text_decoder"], root, how["activation"])
+    decoder = load_decoder(at["text_decoder"], how["activation"])
     image = PublishedImage(vae, eye, processor, denoiser.side)
-    text = PublishedText(tokenizer, encoder, decoder, speller)
+    words, letters = tokenizer(at["clip_tokenizer"]), tokenizer(at["text_tokenizer"])
+    text = PublishedText(encoder, decoder, words, letters)
     sampling = {
         "steps": how["steps"], "guidance": how["guidance"], "mutual_guidance": how["guidance"],
         "sampler": how["sampler"],
@@ -72,30 +69,6 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     # Recipes differ in clocks and activation: a result of one is not replayed by another.
     model.hash = hashlib.sha256(f"{recipe} {sha}".encode()).hexdigest()[:16]
     return model.eval()
-
-
-def load_decoder(folder: Path, root: Path, activation: str) -> CaptionDecoder:
-    """Load the caption decoder of a pipeline folder, whatever activation its file names."""
-    with reading(folder / CONFIG, root, checkpoint.MAX_CONFIG) as (file, _):
-        config = parse_json(file.read(), named(folder / CONFIG))
-    known = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner",
-             "layer_norm_epsilon")  # fmt: skip
-    sizes = {key: config[key] for key in known if config.get(key) is not None}
-    missing = [k for k in ("prefix_length", "prefix_inner_dim", "prefix_hidden_dim")
-               if type(config.get(k)) is not int]  # fmt: skip
-    if missing:
-        raise CheckpointError(f"{named(folder / CONFIG)} lacks {', '.join(missing)}.")
-    decoder = CaptionDecoder(
-        config["prefix_length"], config["prefix_inner_dim"], config["prefix_hidden_dim"],
-        activation_function=activation, **sizes,
-    )  # fmt: skip
-    tensors, _ = read_weights(folder / WEIGHTS, root, foreign=True)
-    head, words = "transformer.lm_head.weight", "transformer.transformer.wte.weight"
-    tied = {head: tensors[words]} if words in tensors else {}
-    unused = (".attn.bias", ".attn.masked_bias")  # masks that older files hold
-    tensors = {k: v for k, v in tensors.items() if not k.endswith(unused)}
-    checkpoint.match(decoder, {**tied, **tensors}, named(folder / WEIGHTS))
-    return decoder.eval()
 
 
 def _components(root: Path) -> dict[str, Path]:

@@ -1,11 +1,20 @@
 """The caption decoder of UniDiffuser: GPT-2 that goes on from a sentence's latents."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+
+from unigen import checkpoint
+from unigen.disk import named, parse_json, reading, real_path
+from unigen.errors import CheckpointError
+from unigen.registry import stamp
+from unigen.tensorfile import read_weights
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 class CaptionDecoder(nn.Module):
@@ -77,6 +86,34 @@ class CaptionDecoder(nn.Module):
             first = torch.arange(len(source), device=source.device)[:, None] * beams
             cache.batch_select_indices((first + source).flatten())
         return sentences
+
+
+def load_decoder(folder: str | Path, activation: str = "gelu_new") -> CaptionDecoder:
+    """Load the folder `text_decoder` of a pipeline, whatever activation its file names.
+
+    Raises CheckpointError for another network's folder, or one without safetensors.
+    """
+    folder = real_path(folder)
+    with reading(folder / CONFIG, folder.parent, checkpoint.MAX_CONFIG) as (file, _):
+        config = parse_json(file.read(), named(folder / CONFIG))
+    known = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner",
+             "layer_norm_epsilon")  # fmt: skip
+    sizes = {key: config[key] for key in known if config.get(key) is not None}
+    missing = [k for k in ("prefix_length", "prefix_inner_dim", "prefix_hidden_dim")
+               if type(config.get(k)) is not int]  # fmt: skip
+    if missing:
+        raise CheckpointError(f"{named(folder / CONFIG)} lacks {', '.join(missing)}.")
+    options = {"prefix": config["prefix_length"], "inner": config["prefix_inner_dim"],
+               "hidden": config["prefix_hidden_dim"], "activation_function": activation,
+               **sizes}  # fmt: skip
+    decoder = stamp(CaptionDecoder(**options), {"class": "CaptionDecoder", **options})
+    tensors, _ = read_weights(folder / WEIGHTS, folder.parent, foreign=True)
+    head, words = "transformer.lm_head.weight", "transformer.transformer.wte.weight"
+    tied = {head: tensors[words]} if words in tensors else {}
+    unused = (".attn.bias", ".attn.masked_bias")  # masks that older files hold
+    tensors = {k: v for k, v in tensors.items() if not k.endswith(unused)}
+    checkpoint.match(decoder, {**tied, **tensors}, named(folder / WEIGHTS))
+    return decoder.eval()
 
 
 def _log(logits: Tensor) -> Tensor:

@@ -176,7 +176,9 @@ def test_a_prompt_file_that_cannot_be_one(tasks, tmp_path, capsys):
 
 def test_paths_and_regions_are_data_too(tasks):
     line = ["given.image=my, photo [1].png", "keep.video=0:1", "out=a b/${c}", "model=me/my=model"]
-    assert cli.main(["generate", *line, "given.depth=x.npy", "given.text:question=how, many?"]) == 0
+    line += ["given.depth=x.npy", "given.text:question=how, many?", "negative.text=a [b], c=d"]
+    assert cli.main(["generate", *line]) == 0
+    assert tasks.cfg["negative"] == {"text": "a [b], c=d"}
     assert tasks.cfg["given"] == {
         "image": "my, photo [1].png",
         "depth": "x.npy",

@@ -124,6 +124,8 @@ def trained(request, tmp_path_factory):
         words += [f"modalities.{part}.{option}" for option in options]
         if part == "text":
             save_tokenizer(at / "codec")
+        if part == "text":
+            words[0] = f"modalities.text.folder={at / 'codec'}"
     words += [f"+data.{key}={value}" for key, value in sizes.items()]
     words += [f"modality=[{name}]", f"parts.{part}={width}", "model=small", "trainer.steps=1",
               "trainer.batch=2", "trainer.cache=4", "trainer.preview_every=0",

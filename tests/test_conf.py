@@ -55,9 +55,10 @@ def test_each_option_composes_in_its_place(path):
 
 @pytest.mark.parametrize("path", [p for p in OPTIONS if p.parts[0] == "modality"], ids=str)
 def test_a_modality_is_called_as_its_file(path):
-    cfg = composed("train", f"modality=[{path.stem}]")
-    assert set(cfg["modalities"]) == {path.stem}
-    assert {part.split(":")[0] for part in cfg["parts"]} == {path.stem}
+    """A file is called as its modality, or as that, `_` and a codec."""
+    cfg, name = composed("train", f"modality=[{path.stem}]"), path.stem.partition("_")[0]
+    assert set(cfg["modalities"]) == {name}
+    assert {part.split(":")[0] for part in cfg["parts"]} == {name}
 
 
 @pytest.mark.parametrize("path", [p for p in OPTIONS if p.parts[0] == "experiment"], ids=str)

@@ -135,6 +135,18 @@ def test_a_recipe_makes_the_result_again(model):
     assert same(first, again[0])
 
 
+def test_what_is_negative_is_heeded_and_in_the_recipe(model):
+    def made(**options):
+        return model.generate(["image"], {"text": ["a red ring"]}, steps=2, **options)[0]
+
+    plain, away = made(guidance=3.0), made(guidance=3.0, negative={"text": "a blue star"})
+    assert not torch.equal(plain["image"], away["image"])
+    assert away.recipe["negative"] == {"text": "a blue star"}
+    assert plain.recipe["negative"] == {}
+    itself = made(guidance=3.0, negative={"text": "a red ring"})
+    assert torch.allclose(itself["image"], made(guidance=1.0)["image"], atol=1e-5)
+
+
 def test_remarks_on_the_input_are_in_the_recipe(model):
     (result,) = model.generate("image", {"text": "a plaid circle"})
     assert result.recipe["notes"] == ["text: words the model does not know: 'plaid'"]
@@ -184,6 +196,9 @@ def test_a_saved_result_can_be_given(model, tmp_path):
         (["image"], TEXT, {"guidance": float("nan")}, "guidance=nan"),
         (["image"], {"text": ["a", "b"]}, {"seeds": [1, 2, 3]}, "2 samples for 3 seeds"),
         (["image"], {"audio": []}, {}, "given.audio is empty"),
+        (["image"], TEXT, {"negative": {"image": "a.png"}}, "negative.image needs image"),
+        (["image"], TEXT, {"negative": {"txt": "a"}}, "did you mean 'text'"),
+        (["image"], TEXT, {"negative": {"text": "a"}, "guidance": 1.0}, "negative has no effect"),
         (["text"], {"image": "missing.png"}, {}, "missing.png"),
         (["text"], {"image": torch.zeros(1, 3, 9, 9)}, {}, r"float tensor of shape [b, 3, 16, 16]"),
         (["text"], {"image": torch.zeros(1, 3, 16, 16).int()}, {}, "torch.int32"),
@@ -207,7 +222,7 @@ def test_a_wrong_call_gets_one_sentence_and_exit_code_2(model, want, given, opti
 def test_a_wrong_option_names_itself(model, wrong):
     options = {**model.options(), **wrong}  # as a configuration may hold them
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
-        _checked(model, ["image"], TEXT, [0], {}, options)
+        _checked(model, ["image"], TEXT, [0], {}, options, {})
 
 
 def test_a_file_that_is_no_picture_is_exit_code_3(model, tmp_path):

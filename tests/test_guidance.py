@@ -46,6 +46,21 @@ def test_one_given_part_by_name_is_one_weight():
     assert level({"audio": 2.5}, given) == level(2.5, given)
 
 
+def test_what_is_negative_stands_in_the_place_of_what_is_left_out():
+    away = {"text": torch.full((2, 1, 3), 7.0)}
+
+    def level(guidance, given=GIVEN, negative=away):
+        answers = guided(denoise, given, guidance, {"image"}, negative=negative)
+        return answers(X, T)["image"].unique().item()
+
+    assert level(3.0) == 23 + 2 * (23 - 8)  # alone it says 1 + 7
+    assert level({"audio": 3.0}) == 23 + 2 * 20  # text is not left out, so nothing stands there
+    assert level({"text": 3.0}) == 23 + 2 * (23 - 28)  # sound and the other words: 1 + 20 + 7
+    assert level(3.0, given={}) == 1 + 2 * (1 - 8)
+    assert level({"text": 3.0}, given={}) == level(3.0, given={})
+    assert level(3.0, negative=GIVEN) == level(1.0) == 23  # away from itself: nowhere
+
+
 def test_guidance_acts_in_its_interval_only():
     levels = [level(3.0, t=torch.tensor(t), interval=(0.3, 0.9)) for t in (0.29, 0.31, 0.89, 0.91)]
     assert levels == [23, 67, 67, 23]

@@ -4,7 +4,8 @@ A prompt or a path is data. It never meets Hydra's grammar, so commas, quotes, b
 newlines and any script arrive as they were typed. What is an override, and what is data:
 
 * `key=value` is an override where `key` is one the verb knows, or starts with `hydra`, `+` or `~`;
-* `given.PART=`, `keep.PART=`, `out=` and `model=` (where the verb has them) take the rest as data;
+* `given.PART=`, `negative.PART=`, `keep.PART=`, `out=` and `model=` (where the verb has them) take
+  the rest as data;
 * `word=value` with an unknown word and no space is a misspelt key, and is refused;
 * everything else is the prompt of `generate`, or a file of `caption`, `embed` and `replay`.
 """
@@ -28,7 +29,7 @@ VALUED = {"--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--
 VALUED |= {"--shell-completion", "-sc"}  # Hydra reads the word after it as an override
 
 OVERRIDE = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w./@-]*)=")
-_DATA = r"(?:given|keep)\.[^=\s]+|out|model|components"
+_DATA = r"(?:given|negative|keep)\.[^=\s]+|out|model|components"
 RAW = re.compile(rf"\+{{0,2}}(?P<key>{_DATA})=(?P<value>.*)", re.DOTALL)
 
 
@@ -42,7 +43,9 @@ class Verb:
 
 
 VERBS = {
-    "generate": Verb("unigen.generate:run", "prompt", ("given", "keep", "out", "model")),
+    "generate": Verb(
+        "unigen.generate:run", "prompt", ("given", "negative", "keep", "out", "model")
+    ),
     "caption": Verb("unigen.generate:caption", "files"),
     "embed": Verb("unigen.generate:embed", "files"),
     "train": Verb("unigen.train:run", None, ("out",)),

@@ -18,9 +18,12 @@ def run(cfg: dict) -> list[Path]:
         raise UsageError(f"want={cfg['want']} is no list; type want=[image] or want=[image,audio].")
     media.make_folder(cfg["out"])
     model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
-    given = {part: value for part, value in cfg["given"].items() if value is not None}
+    given, negative = (
+        {part: value for part, value in cfg[key].items() if value is not None}
+        for key in ("given", "negative")
+    )
     results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
-                             deterministic=cfg["deterministic"], progress=True,
+                             negative=negative, deterministic=cfg["deterministic"], progress=True,
                              **_options(cfg))  # fmt: skip
     _say(results[0].recipe["notes"])
     return [path for result in results for path in result.save(cfg["out"])]
@@ -79,6 +82,7 @@ def replay(cfg: dict) -> Iterator[Path]:
             seeds=[recipe["seed"]], keep=recipe["keep"], steps=recipe["steps"],
             guidance=recipe["guidance"], sampler=recipe["sampler"],
             deterministic=bool(recipe.get("deterministic")), joint=bool(recipe.get("joint", True)),
+            negative={p: _again(p, s) for p, s in recipe.get("negative", {}).items()},
         )  # fmt: skip
         yield from result.save(cfg["out"])
 

@@ -75,6 +75,7 @@ def generate(
     guidance: float | Mapping[str, float] | None = None,
     sampler: str | None = None,
     keep: Mapping[str, str] | None = None,
+    negative: Mapping[str, Any] | None = None,
     deterministic: bool = False,
     joint: bool = True,
     noise: Tokens | None = None,
@@ -86,17 +87,18 @@ def generate(
     want: part names. given: by part a path, raw media (batch 1, or one sample a seed), or for
     text the sentence. steps, guidance (1 is off; one number or one per given part) and sampler
     default to what the model was tuned for. keep: by part (in given and in want) the region that
-    stays. deterministic: one sample a forward, the same bytes at any batch size. joint: False
-    generates each part in a sequence of its own. noise: initial noise by part. callback: called
-    with the number of every step and its latents; an exception it raises ends the sampling.
+    stays. negative: like given, what guidance goes away from. deterministic: one sample a forward,
+    the same bytes at any batch size. joint: False generates each part in a sequence of its own.
+    noise: initial noise by part. callback: called with the number of every step and its latents;
+    an exception it raises ends the sampling.
     Raises UsageError, MediaError.
     """
     keep, options = dict(keep or {}), model.options(steps, guidance, sampler)
-    want, seeds = _checked(model, want, given, seeds, keep, options)
-    raw, notes, sources = {}, [], {}
-    for part, value in given.items():
-        raw[part], remarks, sources[part] = _take(model.modality(part), part, value, len(seeds))
-        notes += [f"{part}: {remark}" for remark in remarks]
+    negative = dict(negative or {})
+    want, seeds = _checked(model, want, given, seeds, keep, options, negative)
+    raw, notes, sources = _taken(model, given, len(seeds))
+    away, remarks, avoided = _taken(model, negative, len(seeds), "negative")
+    notes += remarks
     masks = {p: model.modality(p).kept(region).float() for p, region in keep.items()}
     for part, mask in masks.items():
         raw[part] = model.modality(part).blank(raw[part], mask)
@@ -104,11 +106,9 @@ def generate(
     results = []
     for start in range(0, len(seeds), size):
         rows = slice(start, start + size)
-        some = {p: _rows(value, rows, len(seeds)) for p, value in raw.items()}
-        tokens = model.encode({p: _on(value, model.device) for p, value in some.items()})
-        tokens = {p: z.expand(len(seeds[rows]), -1, -1) for p, z in tokens.items()}
+        tokens, other = (_encoded(model, some, rows, len(seeds)) for some in (raw, away))
         states = model.sample(
-            want, tokens, seeds[rows], keep=masks, joint=joint, **options,
+            want, tokens, seeds[rows], keep=masks, joint=joint, **options, negative=other,
             noises=None if noise is None else {p: z[rows] for p, z in noise.items()},
         )  # fmt: skip
         bar = tqdm(
@@ -123,10 +123,9 @@ def generate(
         for i, seed in enumerate(seeds[rows]):
             recipe = {
                 "unigen": __version__, "torch": torch.__version__, "model": model.hash,
-                "seed": seed, "want": want, "given": {p: s[min(start + i, len(s) - 1)]
-                                                      for p, s in sources.items()},
-                "keep": keep, **options, "deterministic": deterministic, "joint": joint,
-                "notes": notes,
+                "seed": seed, "want": want, "given": _whose(sources, start + i),
+                "negative": _whose(avoided, start + i), "keep": keep, **options,
+                "deterministic": deterministic, "joint": joint, "notes": notes,
             }  # fmt: skip
             results.append(
                 Result(model, {p: value[i : i + 1] for p, value in made.items()}, recipe)
@@ -141,12 +140,18 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _checked(
-    model, want: Sequence[str], given: Mapping, seeds: Sequence[int], keep: Mapping, options: dict
+    model,
+    want: Sequence[str],
+    given: Mapping,
+    seeds: Sequence[int],
+    keep: Mapping,
+    options: dict,
+    negative: Mapping,
 ) -> tuple[list[str], list[int]]:
     """Return want and seeds as lists, or say what is wrong with the call."""
     want = [want] if isinstance(want, str) else list(want)
     known = [p for p in model.denoiser.parts if role_of(p) != GLOBAL]
-    for part in (*want, *given, *keep):
+    for part in (*want, *given, *keep, *negative):
         if part not in known:
             raise UsageError(f"unknown modality {part!r}; {nearest(part, known)}")
     if not want:
@@ -161,6 +166,11 @@ def _checked(
     for part in keep:
         if part not in want or part not in given:
             raise UsageError(f"keep.{part} needs {part} in want and in given.")
+    for part in negative:
+        if part in want:
+            raise UsageError(f"negative.{part} needs {part} to be no part of want; drop one.")
+    if negative and options["guidance"] == 1:
+        raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
     if isinstance(seeds, str) or not isinstance(seeds, Sequence):
         raise UsageError(f"seeds={seeds!r} is no list of whole numbers; type seeds=[0,1].")
     if not seeds:
@@ -176,19 +186,41 @@ def _checked(
     return want, list(seeds)
 
 
-def _take(modality, part: str, value: Any, count: int) -> tuple[Any, list[str], list[Any]]:
+def _taken(
+    model, given: Mapping[str, Any], count: int, key: str = "given"
+) -> tuple[dict[str, Any], list[str], dict[str, list[Any]]]:
+    """Return raw media by part, notes, and by part what the recipe says of each sample."""
+    raw, notes, sources = {}, [], {}
+    for part, value in given.items():
+        name = f"{key}.{part}"
+        raw[part], remarks, sources[part] = _take(model.modality(part), name, value, count)
+        notes += [f"{part if key == 'given' else name}: {remark}" for remark in remarks]
+    return raw, notes, sources
+
+
+def _encoded(model, raw: Mapping[str, Any], rows: slice, count: int) -> Tokens:
+    """Return the latents of some samples."""
+    some = {p: _on(_rows(value, rows, count), model.device) for p, value in raw.items()}
+    n = len(range(count)[rows])
+    return {p: z.expand(n, -1, -1) for p, z in model.encode(some).items()}
+
+
+def _whose(sources: Mapping[str, list[Any]], i: int) -> dict[str, Any]:
+    """Return what the recipe says of one sample."""
+    return {part: some[min(i, len(some) - 1)] for part, some in sources.items()}
+
+
+def _take(modality, name: str, value: Any, count: int) -> tuple[Any, list[str], list[Any]]:
     """Return raw media, notes, and what the recipe says of each sample."""
     many = isinstance(value, list | tuple)
     values = value if many else [value]
     if not values:
-        raise UsageError(f"given.{part} is empty; give one sample or one a seed.")
+        raise UsageError(f"{name} is empty; give one sample or one a seed.")
     pieces = [modality.take(v) for v in values]
     raws = [raw for raw, _ in pieces]
     raw = raws[0] if len(raws) == 1 else modality.join(raws)
     if len(raw) not in (1, count):
-        raise UsageError(
-            f"given.{part} has {len(raw)} samples for {count} seeds; give 1 or {count}."
-        )
+        raise UsageError(f"{name} has {len(raw)} samples for {count} seeds; give 1 or {count}.")
     notes = list(dict.fromkeys(note for _, remarks in pieces for note in remarks))
     whose = [v for v, some in zip(values, raws, strict=True) for _ in range(len(some))]
     sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(whose)]

@@ -16,15 +16,19 @@ from unigen.tokens import Tokens, modality_of
 def guided(
     answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float],
     parts: Collection[str], interval: Sequence[float] = (0.0, 1.0),
+    negative: Tokens | None = None,
 ) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
     """Return answers that go further in the direction of what is given.
 
     y = y(C) + (w - 1) (y(C) - y()) with one weight, or + sum_c (w_c - 1) (y(C) - y(C without c)).
-    `answer(x, t, fixed)` is what the network says with some conditions; `parts` are those that
-    guidance acts on; outside of the `interval` of clocks it is off (Kynkaanniemi et al. 2024).
+    `answer(x, t, fixed)` is what the network says with some conditions; `negative` stands in the
+    place of what is left out, so that answers go away from it (a negative prompt); `parts` are
+    those that guidance acts on; outside of the `interval` of clocks it is off (Kynkaanniemi et
+    al. 2024).
     Data, noise and velocity are affine in each other: guiding one guides all.
     """
-    weights = _weights(given, guidance)
+    away = negative or {}
+    weights = _weights({modality_of(p) for p in {**given, **away}}, guidance)
     if not weights or not parts:
         return lambda x, t: answer(x, t, given)
 
@@ -34,7 +38,9 @@ def guided(
             return y
         result = dict(y)
         for names, w in weights:
-            without = answer(x, t, {p: z for p, z in given.items() if p not in names})
+            rest = {p: z for p, z in given.items() if modality_of(p) not in names}
+            instead = {p: z for p, z in away.items() if modality_of(p) in names}
+            without = answer(x, t, {**rest, **instead})
             further = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in parts}
             result = {**result, **further}
         return result
@@ -70,18 +76,16 @@ def mutual(
 
 
 def _weights(
-    given: Tokens, guidance: float | Mapping[str, float]
-) -> list[tuple[frozenset[str], float]]:
-    """Return the groups of given parts to leave out, each with its weight, where it is not 1."""
+    names: set[str], guidance: float | Mapping[str, float]
+) -> list[tuple[set[str], float]]:
+    """Return the groups of modalities to leave out, each with its weight, where it is not 1."""
     if isinstance(guidance, Mapping):
-        names = {modality_of(p) for p in given}
         if unknown := sorted(set(guidance) - names):
             raise UsageError(
                 f"guidance.{unknown[0]} weighs a part that is not given; "
                 f"given are {', '.join(sorted(names)) or 'none'}."
             )
-        groups = [(frozenset(p for p in given if modality_of(p) == n), w)
-                  for n, w in guidance.items()]  # fmt: skip
+        groups = [({name}, w) for name, w in guidance.items()]
     else:
-        groups = [(frozenset(given), guidance)]
-    return [(parts, w) for parts, w in groups if parts and w != 1]
+        groups = [(names, guidance)]
+    return [(group, w) for group, w in groups if group and w != 1]

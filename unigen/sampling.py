@@ -31,6 +31,7 @@ def sample(
     keep: Mapping[str, Float[Tensor, " n"]] | None = None,
     joint: bool = True,
     noises: Tokens | None = None,
+    negative: Tokens | None = None,
 ) -> Iterator[Tokens]:
     """Yield the wanted latents after every step, from noise to data.
 
@@ -39,7 +40,7 @@ def sample(
     other, 1 is off. interval: clocks between which both act.
     sampler: a name (`diffusers.` before that of a scheduler), or a generator function like those of
     `unigen.sampler`. joint: False puts every wanted part in a sequence of its own. noises: initial
-    noise to use instead of the seeds'.
+    noise to use instead of the seeds'. negative: what guidance goes away from, see `guided`.
 
     A part that is neither wanted nor given is not in the sequence, or, for a denoiser that is
     `absent = "noise"`, it is new noise at clock 1 in every call (Bao et al. 2023b).
@@ -52,7 +53,7 @@ def sample(
     walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
         options = {"steps": steps, "guidance": guidance, "interval": interval, "sampler": walk,
-                   "noises": noises}  # fmt: skip
+                   "noises": noises, "negative": negative}  # fmt: skip
         yield from _apart(model, want, given, seeds, keep or {}, options)
         return
     parts = model.denoiser.parts
@@ -99,7 +100,7 @@ def sample(
         return {p: output[p] for p in x}
 
     guidable = {p for p in start if model.lens(p).guided}
-    answers = guided(answer, fixed, guidance, guidable, interval)
+    answers = guided(answer, fixed, guidance, guidable, interval, negative)
     answers = mutual(answers, answer, fixed, mutual_guidance, guidable, interval)
 
     def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from unigen.interop.codecs.captions import CaptionDecoder, load_decoder
-from unigen.interop.codecs.network import Network, pretrained
+from unigen.interop.codecs.network import Network, fetched, pretrained
 from unigen.interop.codecs.vocabulary import Vocabulary, tokenizer
 from unigen.modalities.text import Sentences
 from unigen.registry import spec_of, stamp
@@ -83,6 +83,14 @@ def clip_text(pipeline: str | Path, **common) -> ClipText:
     }
     specs = {name: spec_of(part) for name, part in parts.items()}
     return stamp(ClipText(**parts, **common), {"class": "ClipText", **specs, **common})
+
+
+def t5_text(folder: str | Path, download: bool = False, **options) -> "T5Text":
+    """Read T5 and its tokenizer from one folder. options: those of `T5Text`."""
+    root = fetched(folder) if download else Path(folder)
+    parts = {"codec": pretrained(root), "vocabulary": tokenizer(root)}
+    specs = {name: spec_of(part) for name, part in parts.items()}
+    return stamp(T5Text(**parts, **options), {"class": "T5Text", **specs, **options})
 
 
 class T5Text(CodecSentences):

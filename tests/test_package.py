@@ -126,6 +126,13 @@ def test_the_libraries_import_together(tmp_path):
     assert run("-c", f"import {', '.join(names.split())}; print('fine')", cwd=tmp_path) == "fine\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_notebook_runs_from_its_first_cell_to_its_last(path):
+    run("-m", "pytest", "-q", "-p", "no:jaxtyping", "--nbmake", "--nbmake-timeout=600", "-o",
+        "addopts=", str(path), cwd=ROOT)  # fmt: skip
+
+
 def test_the_readme_gives_two_complete_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("python3 -m venv .venv && ")]

@@ -66,6 +66,12 @@ def test_some_parts_keep_a_region():
     assert (words[:, 1:] >= words[:, :-1]).all()  # of words only a beginning is settled
 
 
+def test_a_modality_alone_is_conditional_by_a_region_of_its_own():
+    t = draw(("video",), b=4096)["video"]
+    partly = ((t > 0).any(1) & (t == 0).any(1)).float().mean()
+    assert PARTLY_KEPT < partly < CONDITIONAL  # a drawn region may hold no token
+
+
 def test_ordered_tokens_are_settled_from_the_first_on():
     together, t = draw(b=4096)["text"], draw(b=4096, ordered=["text"])["text"]
     apart = ((t == 0) | (t == 1)).all(1) & (t > 0).any(1)

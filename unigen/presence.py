@@ -28,7 +28,7 @@ def draw_clocks(
     Conditional samples draw a random subset of the modalities, neither none nor all, as given
     (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
     draw a clock a modality (Bao et al. 2023b); the others share one. Some parts, if not ordered,
-    keep a region at clock 0.
+    keep a region at clock 0; alone, a modality is conditional by that only.
     A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled; beside other modalities at their clock
     they wait until it is `DECIDED`.
@@ -62,7 +62,8 @@ def draw_clocks(
             turn = torch.where(beside, (clock[:, 0] / DECIDED).clamp(max=1), clock[:, 0])
             clocks[part] = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
         else:
-            region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < PARTLY_KEPT)
+            often = PARTLY_KEPT if len(names) > 1 else CONDITIONAL
+            region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < often)
             clocks[part] = torch.where(region, 0.0, clock)
     return clocks
 

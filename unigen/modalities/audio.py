@@ -26,7 +26,8 @@ class Sounds(Modality):
     def __init__(self, seconds: float, rate: int, tokens: int, channels: int, **common):
         """rate: samples a second. common: shared, noise_mean: see Modality."""
         super().__init__(tokens, channels, **common)
-        self.seconds, self.rate, self.shape = seconds, rate, (int(seconds * rate),)
+        self.seconds, self.rate, self.samples = seconds, rate, int(seconds * rate)
+        self.shape = (self.samples,)
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens at their centers in seconds, in the middle of the picture."""

@@ -60,8 +60,8 @@ class Clips(Modality):
         """Keep a stretch `from:to` in seconds, a box, or the white part of a mask file."""
         if ":" not in region:
             return box_or_mask(region, self.positions(), self.name)
-        edges = (edge * (self.seconds / self.frames) for edge in (self.starts, self.ends))
-        return stretch(region, *edges, self.name).repeat_interleave(self.grid**2)
+        starts, ends = (edge * (self.seconds / self.frames) for edge in (self.starts, self.ends))
+        return stretch(region, starts, ends, self.name).repeat_interleave(self.grid**2)
 
     def blank(self, raw: Frames, kept: Float[Tensor, " n"]) -> Frames:
         """Hold the nearest kept frame; within a frame, paint over what is not kept."""

@@ -64,7 +64,7 @@ class MelAudio(Sounds):
         """Return a waveform."""
         z = rearrange(features, "b n (c p m) -> b c (n p) m", p=self.patch, m=self.height)
         made = self.vocoder.net(self.codec.decode(z)[:, 0])
-        return fitted(made, self.shape[0]).clamp(-1, 1)
+        return fitted(made, self.samples).clamp(-1, 1)
 
 
 class CodecAudio(Sounds):
@@ -89,7 +89,7 @@ class CodecAudio(Sounds):
     def restore(self, features: Float[Tensor, "b n c"]) -> Wave:
         """Return a waveform; what comes in several channels is mixed to one."""
         z = rearrange(features, "b n (c p) -> b c (n p)", p=self.patch)
-        return fitted(self.codec.decode(z).mean(1), self.shape[0]).clamp(-1, 1)
+        return fitted(self.codec.decode(z).mean(1), self.samples).clamp(-1, 1)
 
 
 def fitted(wave: Wave, samples: int) -> Wave:

@@ -52,7 +52,8 @@ class Network(nn.Module):
         made = cls.__new__(cls)
         nn.Module.__init__(made)
         made.net = net
-        values = net.config.to_diff_dict() if hasattr(net.config, "to_diff_dict") else net.config
+        config: Any = net.config
+        values = config.to_diff_dict() if hasattr(config, "to_diff_dict") else config
         values = {key: value for key, value in values.items() if not key.startswith("_")}
         plain = json.loads(json.dumps(values))  # lists for tuples, strings for numbers as keys
         stamp(made, {"class": "Network", "kind": type(net).__name__, "config": plain})

@@ -244,8 +244,9 @@ def pixels_of(modality, kept):
     """Return which raw values the kept tokens stand for."""
     if modality.name == "audio":
         return kept.repeat_interleave(int(modality.seconds * modality.rate) // modality.tokens) > 0
-    cells = kept.reshape(-1, 1, modality.grid, modality.grid)
-    side = modality.size // modality.grid
+    rows = modality.grid[0] if modality.name == "image" else modality.grid
+    cells = kept.reshape(-1, 1, rows, rows)
+    side = modality.size // rows
     cells = cells.repeat_interleave(side, 2).repeat_interleave(side, 3) > 0
     return cells.repeat_interleave(modality.span, 0)[None] if modality.name == "video" else cells
 

@@ -234,6 +234,22 @@ def test_the_folder_is_a_model_like_any_other(pair, tmp_path):
         (folder / "model_index.json").write_text(json.dumps(index))
 
 
+def test_pictures_of_another_size(pair, tmp_path):
+    """Learned positions are interpolated; the latents of a picture fill its own grid."""
+    _, _, folder = pair
+    usual, wide = unigen.load(folder), unigen.load(folder, size=[32, 48])
+    (made,) = wide.generate(["image", "text"], seeds=[1], steps=2)
+    assert made["image"].shape == (1, 3, 32, 48)
+    assert wide.modality("image").positions()[:, 2].max() == 1 - 0.5 / 12
+    assert wide.hash != usual.hash == unigen.load(folder, size=2 * SIDE).hash
+    (again,) = wide.generate(["text"], {"image": made.save(tmp_path)[0]}, steps=2)
+    assert again.recipe["notes"] == []
+    with pytest.raises(UsageError, match="size=30 is no multiple of 4"):
+        unigen.load(folder, size=30)
+    with pytest.raises(UsageError, match="size=32 is for pipelines"):
+        unigen.load(size=32)
+
+
 def test_every_recipe_is_a_way_to_sample_the_same_weights(pair):
     _, _, folder = pair
     made = {}

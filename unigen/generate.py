@@ -17,7 +17,7 @@ def run(cfg: dict) -> list[Path]:
     if not isinstance(cfg["want"], list):
         raise UsageError(f"want={cfg['want']} is no list; type want=[image] or want=[image,audio].")
     media.make_folder(cfg["out"])
-    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
+    model = _load(cfg)
     given, negative = (
         {part: value for part, value in cfg[key].items() if value is not None}
         for key in ("given", "negative")
@@ -31,7 +31,7 @@ def run(cfg: dict) -> list[Path]:
 
 def caption(cfg: dict) -> Iterator[str]:
     """Yield one line a file: what it shows or sounds like; write it too where `out` is set."""
-    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
+    model = _load(cfg)
     for file in cfg["files"]:
         part = media.probe(file).kind
         (result,) = model.generate(cfg["want"], {part: file}, seeds=[cfg["seed"]],
@@ -44,7 +44,7 @@ def caption(cfg: dict) -> Iterator[str]:
 
 def embed(cfg: dict) -> Path:
     """Place files in the shared space; write points.json: {file: numbers}."""
-    model = load(cfg["model"], cfg["plugins"], cfg["recipe"])
+    model = _load(cfg)
     kinds = {name: model.modality(name) for name in model.modalities}
     plain = {kind.suffix: name for name, kind in kinds.items() if kind.plain}
     points = {}
@@ -71,7 +71,7 @@ def replay(cfg: dict) -> Iterator[Path]:
                 f"{file} has a recipe without {sorted(missing)[0]}; it cannot be replayed."
             )
         name = str(cfg["model"])
-        model = models.setdefault(name, load(cfg["model"], cfg["plugins"], cfg["recipe"]))
+        model = models.setdefault(name, _load(cfg))
         if model.hash != recipe["model"]:
             raise CheckpointError(
                 f"{file} was made by model {recipe['model']}, this one is {model.hash}; "
@@ -99,6 +99,10 @@ def _again(part: str, source) -> str:
     if hashlib.sha256(Path(file).read_bytes()).hexdigest() != source.get("sha256"):
         raise UsageError(f"the recipe's {part} {file} has changed since.")
     return file
+
+
+def _load(cfg: dict) -> UniGen:
+    return load(cfg["model"], cfg["plugins"], cfg["recipe"], cfg["size"])
 
 
 def _seeds(cfg: dict) -> list[int]:

@@ -189,16 +189,22 @@ class UniGen(nn.Module):
 
 
 def load(
-    name: str | Path | None = None, plugins: Sequence[str] = (), recipe: str | None = None
+    name: str | Path | None = None,
+    plugins: Sequence[str] = (),
+    recipe: str | None = None,
+    size: int | Sequence[int] | None = None,
 ) -> UniGen:
     """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known.
 
     recipe: how a pipeline samples, where there is more than one way: see `unigen.interop`.
+    size: of a pipeline's pictures, a side or height and width, if not what it was trained with.
     """
     if name is not None and interop.is_pipeline(name):
-        return interop.load_pipeline(name, recipe)
-    if recipe is not None:
-        raise UsageError(
-            f"recipe={recipe} is for pipelines of other projects; this model has one way to sample."
-        )
+        return interop.load_pipeline(name, recipe, size)
+    for key, value in (("recipe", recipe), ("size", size)):
+        if value is not None:
+            raise UsageError(
+                f"{key}={value} is for pipelines of other projects; this model has one way to "
+                "sample, and one size."
+            )
     return UniGen.from_pretrained(EMBEDDED if name is None else name, plugins)

@@ -37,7 +37,7 @@ def noise(model):
     g = torch.Generator().manual_seed(0)
     (tokens, _), (_, width) = model.shape("text"), model.shape("image:global")
     words = model.modality("text").encoder.config.hidden_size
-    grid = 2 * model.modality("image").grid
+    grid = 2 * model.modality("image").grid[0]
     text = torch.randn(1, tokens, words, generator=g)
     z = torch.randn(1, model.modality("image").channels // 4, grid, grid, generator=g)
     point = torch.randn(1, 1, width, generator=g)
@@ -78,7 +78,7 @@ def test_the_denoiser_is_that_of_diffusers(model, noise, t):
     from diffusers import UniDiffuserModel
 
     net = UniDiffuserModel.from_pretrained(FOLDER, subfolder="unet").eval()
-    grid = model.modality("image").grid
+    grid = model.modality("image").grid[0]
     z = rearrange(noise["image"], "b (h w) (c p q) -> b c (h p) (w q)", h=grid, p=2, q=2)
     with torch.no_grad():
         wanted = net(z, noise["image:global"], noise["text"], t, t)

@@ -1,5 +1,6 @@
 """Models and methods of other projects, run by this one's `generate(want, given)`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ def is_pipeline(folder: str | Path) -> bool:
     return (Path(folder) / INDEX).is_file()
 
 
-def load_pipeline(folder: str | Path, recipe: str | None = None) -> Any:
+def load_pipeline(
+    folder: str | Path, recipe: str | None = None, size: int | Sequence[int] | None = None
+) -> Any:
     """Load a pipeline folder as a model; raises CheckpointError for one that is not known.
 
     recipe: how it samples, one of `unigen.interop.unidiffuser.RECIPES`; None: this project's way.
+    size: of its pictures, if not what they were trained with.
     """
     root = real_path(folder)
     with reading(root / INDEX, root, 1_000_000) as (file, _):
@@ -31,4 +35,4 @@ def load_pipeline(folder: str | Path, recipe: str | None = None) -> Any:
         )
     from unigen.interop import unidiffuser  # transformers and diffusers take seconds to import
 
-    return unidiffuser.load(root) if recipe is None else unidiffuser.load(root, recipe)
+    return unidiffuser.load(root, recipe, size)

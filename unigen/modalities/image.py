@@ -1,5 +1,6 @@
 """Images: square RGB pictures, in patches of 8 x 8 pixels, latents on a 4 x 4 grid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen import media
+from unigen.errors import UsageError
 from unigen.modalities.base import Modality
 from unigen.modalities.codec import PatchCodec, perturb, salience, weighted_error
 from unigen.modalities.regions import box_or_mask, flatten_outside
 
 Pixels = Float[Tensor, "b 3 h w"]  # in [0, 1]
+Sides = int | Sequence[int]  # of a square, or height and width
 
 
 class Pictures(Modality):
@@ -22,15 +25,19 @@ class Pictures(Modality):
 
     name, suffix = "image", ".png"
 
-    def __init__(self, size: int, grid: int, channels: int, **common):
-        """size: pixels a side. grid: tokens a side. common: shared, noise_mean: see Modality."""
-        super().__init__(grid**2, channels, **common)
-        self.size, self.grid, self.shape = size, grid, (3, size, size)
+    def __init__(self, size: Sides, grid: Sides, channels: int, **common):
+        """size: pixels a side, or height and width. grid: tokens a side, or rows and columns.
+
+        common: shared, noise_mean: see Modality.
+        """
+        self.grid, self.sides = sides(grid), sides(size)
+        super().__init__(self.grid[0] * self.grid[1], channels, **common)
+        self.size, self.shape = size, (3, *self.sides)
 
     def positions(self) -> Float[Tensor, "n 3"]:
         """Place the tokens on the unit square at second 0."""
-        row, column = torch.meshgrid(*[(torch.arange(self.grid) + 0.5) / self.grid] * 2,
-                                     indexing="ij")  # fmt: skip
+        axes = [(torch.arange(n) + 0.5) / n for n in self.grid]
+        row, column = torch.meshgrid(*axes, indexing="ij")
         return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3)
 
     def kept(self, region: str) -> Float[Tensor, " n"]:
@@ -39,7 +46,7 @@ class Pictures(Modality):
 
     def read(self, path: Path) -> tuple[Pixels, list[str]]:
         """Read a picture and resize it."""
-        picture = media.read_image(path, size=(self.size, self.size))
+        picture = media.read_image(path, size=self.sides)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels)).float() / 255
         return rearrange(pixels, "h w c -> 1 c h w"), list(picture.notes)
 
@@ -57,10 +64,18 @@ class Pictures(Modality):
 
     def blank(self, raw: Pixels, kept: Float[Tensor, " n"]) -> Pixels:
         """Paint what is not kept in the median color of the picture."""
-        return flatten_outside(raw, kept.reshape(self.grid, self.grid))
+        return flatten_outside(raw, kept.reshape(self.grid))
 
     def _bytes(self, raw: Pixels) -> np.ndarray:
         return rearrange(raw[0], "c h w -> h w c").mul(255).round().byte().numpy()
+
+
+def sides(size: Sides) -> tuple[int, int]:
+    """Return height and width; raises UsageError for what is neither one number nor two."""
+    both = [size, size] if isinstance(size, int) else list(size)
+    if len(both) != 2 or not all(isinstance(n, int) and n > 0 for n in both):
+        raise UsageError(f"size={size} is no size; type pixels a side, or [height,width].")
+    return both[0], both[1]
 
 
 class Image(Pictures):
@@ -104,6 +119,6 @@ class Image(Pictures):
     def _pixels(self, patches: Tensor) -> Pixels:
         pixels = rearrange(
             patches, "b (gh gw mh mw) (c p q) -> b c (gh mh p) (gw mw q)",
-            gh=self.grid, mh=self.merge, mw=self.merge, p=self.patch, q=self.patch,
+            gh=self.grid[0], mh=self.merge, mw=self.merge, p=self.patch, q=self.patch,
         )  # fmt: skip
         return (pixels + 1) / 2

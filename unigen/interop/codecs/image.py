@@ -1,5 +1,7 @@
 """Pictures through an autoencoder that others have trained."""
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -8,7 +10,7 @@ from torch import Tensor
 from unigen.errors import UsageError
 from unigen.interop.codecs.network import Network
 from unigen.modalities.base import Modality
-from unigen.modalities.image import Pictures, Pixels
+from unigen.modalities.image import Pictures, Pixels, Sides, sides
 
 PROBE = 64  # pixels a side of what an autoencoder is asked for its sizes with
 
@@ -18,14 +20,15 @@ Maps = Float[Tensor, "b k h w"]  # latents on a grid
 class CodecImage(Pictures):
     """Images as patches of an autoencoder's latents: `AutoencoderKL`, `-DC` or `-Tiny`."""
 
-    def __init__(self, codec: Network, size: int = 512, patch: int = 2, **common):
-        """codec: the autoencoder. size: pixels a side. patch: latent pixels a side of a token.
+    def __init__(self, codec: Network, size: Sides = 512, patch: int = 2, **common):
+        """codec: the autoencoder. size: pixels a side, or height and width. patch: latent pixels
+        a side of a token.
 
         common: shared, noise_mean: see Modality. Raises UsageError for a size that does not fit.
         """
         with torch.no_grad():
             z = codec.encode(torch.zeros(1, 3, PROBE, PROBE))
-        grid = tokens_a_side(size, z, patch)
+        grid = [tokens_a_side(side, z, patch) for side in sides(size)]
         super().__init__(size, grid, patch**2 * z.shape[1], **common)
         self.codec, self.patch = codec, patch
         settle(self, codec, patch**2)
@@ -45,9 +48,9 @@ def fold(z: Maps, patch: int) -> Float[Tensor, "b n c"]:
     return rearrange(z, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
-def unfold(tokens: Float[Tensor, "b n c"], grid: int, patch: int) -> Maps:
-    """Return latents on a grid from their patches, `grid` a side."""
-    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid, p=patch, q=patch)
+def unfold(tokens: Float[Tensor, "b n c"], grid: Sequence[int], patch: int) -> Maps:
+    """Return latents on a grid from their patches; grid: rows and columns of these."""
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=patch, q=patch)
 
 
 def tokens_a_side(size: int, z: Tensor, patch: int) -> int:

@@ -59,7 +59,7 @@ class CodecFrames(Clips):
     def restore(self, features: Float[Tensor, "b n c"]) -> Frames:
         """Return pixels in [0, 1]."""
         steps = rearrange(features, "b (t n) c -> (b t) n c", n=self.grid**2)
-        z = unfold(steps, self.grid, self.patch)
+        z = unfold(steps, [self.grid] * 2, self.patch)
         made = self.decoded(self.codec, rearrange(z, "(b t) c h w -> b t c h w", b=len(features)))
         return ((made + 1) / 2).clamp(0, 1)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unigen.interop.codecs.image import CodecImage
 from unigen.interop.codecs.network import Network
-from unigen.modalities.image import Pixels
+from unigen.modalities.image import Pixels, Sides
 
 _PATCH = 2  # latent pixels a side of a token
 
@@ -16,14 +16,13 @@ _PATCH = 2  # latent pixels a side of a token
 class PublishedImage(CodecImage):
     """Images as patches of a variational autoencoder's latents, with CLIP's view of them."""
 
-    def __init__(self, vae: Network, eye: Network, processor: Any, grid: int):
+    def __init__(self, vae: Network, eye: Network, processor: Any, size: Sides):
         """Join the parts of the pipeline.
 
         vae: an `AutoencoderKL`; eye, processor: a `CLIPVisionModelWithProjection` and its
-        `CLIPImageProcessor`; grid: tokens a side.
+        `CLIPImageProcessor`; size: pixels a side, or height and width.
         """
-        scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        super().__init__(vae, grid * _PATCH * scale, _PATCH, shared=eye.config.projection_dim)
+        super().__init__(vae, size, _PATCH, shared=eye.config.projection_dim)
         self.eye, self.processor = eye, processor
         self.tower = torch.nn.Identity()  # CLIP looks at the pixels
 

@@ -14,6 +14,7 @@ from unigen.interop.unidiffuser.folder import read_denoiser
 from unigen.interop.unidiffuser.image import PublishedImage
 from unigen.interop.unidiffuser.schedule import DiscreteVP
 from unigen.interop.unidiffuser.text import PublishedText
+from unigen.modalities.image import Sides
 from unigen.model import UniGen
 
 #: Components of the folder; two have had two names.
@@ -35,18 +36,21 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
+def load(folder: str | Path, recipe: str | None = None, size: Sides | None = None) -> UniGen:
     """Load a pipeline folder of UniDiffuser, version 0 or 1, as diffusers writes it.
 
     recipe: "diffusers" samples as its pipeline does, "original" as the authors' code: a solver of
     third order at fractional times, which ends a thousandth before the data. "unigen" has the
-    clocks and the activation of the original, the solver of diffusers, and fewer steps.
+    clocks and the activation of the original, the solver of diffusers, and fewer steps; it is what
+    None means. size: pixels a side, or height and width, if not those of training (512); the
+    learned positions are interpolated.
 
     Everything is safetensors and JSON; no code of the folder runs.
     Raises UsageError for an unknown recipe or no folder, CheckpointError for a fault in it.
     """
     import transformers
 
+    recipe = recipe or "unigen"
     if recipe not in RECIPES:
         raise UsageError(f"recipe={recipe} is unknown; choose one of {', '.join(RECIPES)}.")
     how, root = RECIPES[recipe], real_path(folder)
@@ -57,7 +61,8 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     encoder = pretrained(at["text_encoder"], kind="CLIPTextModel")
     processor = transformers.CLIPImageProcessor.from_pretrained(at["clip_image_processor"])
     decoder = load_decoder(at["text_decoder"], how["activation"])
-    image = PublishedImage(vae, eye, processor, denoiser.side)
+    usual = denoiser.side * 2 * 2 ** (len(vae.config.block_out_channels) - 1)
+    image = PublishedImage(vae, eye, processor, size or usual)
     words, letters = tokenizer(at["clip_tokenizer"]), tokenizer(at["text_tokenizer"])
     text = PublishedText(encoder, decoder, words, letters)
     sampling = {
@@ -67,7 +72,8 @@ def load(folder: str | Path, recipe: str = "unigen") -> UniGen:
     flow = DiscreteVP(late=how["late"], end=how["end"])
     model = UniGen({"image": image, "text": text}, denoiser, flow, sampling)
     # Recipes differ in clocks and activation: a result of one is not replayed by another.
-    model.hash = hashlib.sha256(f"{recipe} {sha}".encode()).hexdigest()[:16]
+    own = recipe if image.shape == (3, usual, usual) else f"{recipe} {image.shape}"
+    model.hash = hashlib.sha256(f"{own} {sha}".encode()).hexdigest()[:16]
     return model.eval()
 
 

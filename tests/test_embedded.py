@@ -68,6 +68,18 @@ def test_codecs_keep_every_attribute(model, part, worst):
     assert min(scores.values()) >= worst, scores
 
 
+@torch.no_grad()
+def test_the_noise_of_a_picture_leads_back_to_it(model):
+    """As a slerp of two noises leads to pictures in between."""
+    raw = World(seed=5, two=0.0).batch(torch.arange(6), ["image"])
+    noise, wanted = model.invert(raw, steps=50), model.encode(raw)["image"]
+    options = {"steps": 50, "sampler": "euler"}
+    *_, back = model.sample(["image"], {}, range(6), noises=noise, **options)
+    *_, other = model.sample(["image"], {}, range(6), **options)
+    gap, distance = ((x["image"] - wanted).abs().mean() for x in (back, other))
+    assert gap < 0.2 * distance
+
+
 def test_captions_come_back_word_for_word(model):
     captions = World(seed=4, split="all").batch(torch.arange(1000), ["text"])["text"]
     with torch.no_grad():

@@ -163,6 +163,11 @@ def test_one_given_part_is_guided_alike_by_name_and_by_number(model, latents):
     assert (by_number["image"] - plain["image"]).abs().max() > 1e-3
 
 
+def test_no_noise_leads_to_words(model):
+    with pytest.raises(UsageError, match="drawn word by word"):
+        model.invert({"text": ["a red ring"]})
+
+
 def test_more_steps_converge(model):
     times = [sample(model, ["image"], {}, steps=n)["image"] for n in (4, 24, 48)]
     assert (times[2] - times[1]).abs().mean() < (times[2] - times[0]).abs().mean()

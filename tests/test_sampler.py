@@ -11,7 +11,7 @@ from unigen import sampler
 from unigen.errors import UsageError
 from unigen.flow import VP, RectifiedFlow
 from unigen.interop import schedulers
-from unigen.sampler import SAMPLERS, ancestral, named
+from unigen.sampler import SAMPLERS, ancestral, named, upward
 
 MU, SD = 0.7, 0.4
 FLOWS = (RectifiedFlow, VP)
@@ -70,6 +70,19 @@ def test_order_of_convergence(flow, name, order):
     for n, m in pairwise(counts):
         gain = error(name, flow(), n) / error(name, flow(), m)
         assert math.log(gain) / math.log(m / n) == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("n", [10, 40])
+def test_the_walk_to_noise_is_the_walk_from_it(flow, n):
+    """However large its steps: Euler's own are undone, up to the noise that it starts with."""
+    process, z = flow(), fresh(0, 9)["part"]
+    data, denoise, times = {"part": MU + SD * normal(9)}, posterior(process), process.times(n)
+    noise = last(upward(data, tries=40)(denoise, {"part": z}, process, times.double()))
+    back = last(SAMPLERS["euler"](denoise, {"part": noise}, process, times.double()))
+    least = process.sigma(times[-2])
+    assert torch.allclose(back, data["part"], atol=3 * float(least))
+    assert not torch.allclose(noise, z, atol=0.1)
 
 
 def test_groups_of_the_single_step_solver():

@@ -2,7 +2,7 @@
 
 import torch
 
-from unigen.tokens import modality_of, noise, pick, role_of
+from unigen.tokens import modality_of, noise, pick, role_of, slerp
 
 
 def test_a_part_is_a_modality_and_a_role():
@@ -38,6 +38,17 @@ def test_noise_is_standard_normal():
     x = noise("audio", range(64), (32, 8))
     assert x.mean().abs() < 0.03
     assert (x.std() - 1).abs() < 0.03
+
+
+def test_on_the_arc_between_two_noises_lengths_are_kept():
+    a, b = ({"image": noise("image", [s, s + 1], (40, 8))} for s in (0, 5))
+    for share, end in ((0.0, a), (1.0, b)):
+        assert torch.allclose(slerp(a, b, share)["image"], end["image"], atol=1e-5)
+    half = slerp(a, b, 0.5)["image"]
+    assert torch.allclose(half, slerp(b, a, 0.5)["image"], atol=1e-5)
+    length = half.flatten(1).norm(dim=1)
+    assert ((length / (40 * 8) ** 0.5 - 1).abs() < 0.15).all()
+    assert torch.allclose(slerp(a, a, 0.3)["image"], a["image"], atol=1e-3)
 
 
 def test_pick():

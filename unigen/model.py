@@ -14,6 +14,7 @@ from unigen.flow import RectifiedFlow
 from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
+from unigen.sampler import upward
 from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
 from unigen.uvit import Denoiser
 
@@ -140,6 +141,26 @@ class UniGen(nn.Module):
     ) -> Iterator[Tokens]:
         """Yield the wanted latents after every step; options are those of `sampling.sample`."""
         return sampling.sample(self, want, given, seeds, **options)
+
+    @torch.no_grad()
+    def invert(
+        self, raw: Mapping[str, Any], given: Mapping[str, Any] | None = None, steps: int = 50
+    ) -> Tokens:
+        """Return the noise that leads to raw media, given others, by as many steps of Euler.
+
+        `generate(..., noise=noise, sampler="euler", steps=steps, guidance=1)` goes back; with
+        other media given it makes a variation, with `slerp` of two noises a picture in between.
+        Raises UsageError for words: they are drawn, and no noise leads to them.
+        """
+        for part in raw:
+            if self.ordered(part):
+                raise UsageError(f"{part} is drawn word by word; no noise leads to it.")
+        data = self.encode(raw)
+        seeds = range(len(next(iter(data.values()))))
+        *_, noise = self.sample(
+            list(raw), self.encode(given or {}), seeds, steps=steps, sampler=upward(data)
+        )
+        return noise
 
     def shape(self, part: str) -> tuple[int, int]:
         """Return tokens and channels of a part."""

@@ -124,6 +124,33 @@ def ancestral(
         yield x
 
 
+def upward(data: Tokens, tries: int = 4) -> Callable[..., Iterator[Tokens]]:
+    """Return the walk from data to the noise from which `euler` leads to them.
+
+    Every step asks for the tokens from which a step of Euler leads to the ones that are there: a
+    fixed point, found in so many tries (Song et al. 2021, section 4.3, is one try at the wrong
+    clock). A try goes a part of the way: what is predicted follows what is seen by 0 to 1, so that
+    2 / (2 + k) is the best one. It starts at the last clock before the data, with as much noise as
+    belongs there.
+    """
+
+    def walk(
+        denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh | None = None
+    ) -> Iterator[Tokens]:
+        stops = times[times > 0].flip(0)
+        x = {k: flow.alpha(stops[0]) * data[k] + flow.sigma(stops[0]) * x[k] for k in x}
+        for s, t in pairwise(stops):
+            k = flow.alpha(s) * flow.sigma(t) / flow.sigma(s) - flow.alpha(t)
+            there = x
+            for _ in range(tries):
+                found = _move(x, denoise(there, t), flow, s, t)
+                there = {p: z + 2 / (2 + k) * (found[p] - z) for p, z in there.items()}
+            x = there
+            yield x
+
+    return walk
+
+
 SAMPLERS = {
     "ancestral": ancestral, "euler": euler, "heun": heun, "multistep": multistep,
     "singlestep": singlestep,

@@ -39,6 +39,21 @@ def noise(
     return torch.stack(draws)
 
 
+def slerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> Tokens:
+    """Return the noise at a share of the way from a to b, along the arc: it keeps its length.
+
+    Parts and samples walk for themselves. Shoemake 1985, equation 2.
+    """
+    made = {}
+    for part, start in a.items():
+        x, y = start.flatten(1), b[part].flatten(1)
+        cosine = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+        angle = cosine.clamp(-1, 1).arccos().clamp_min(1e-6)[:, None]
+        mixed = torch.sin((1 - share) * angle) * x + torch.sin(share * angle) * y
+        made[part] = (mixed / torch.sin(angle)).reshape(start.shape)
+    return made
+
+
 def pick(tokens: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
     """Return only some parts, those that are there."""
     return {part: tokens[part] for part in parts if part in tokens}

@@ -98,6 +98,24 @@ def test_a_pipeline_of_pickles_becomes_the_same_model(folder, tmp_path, capsys):
     assert "exists; choose a new folder" in capsys.readouterr().err
 
 
+def test_weights_are_cast_and_the_pipeline_runs_in_their_dtype(folder, tmp_path):
+    convert(folder, tmp_path / "low", dtype="bfloat16")
+    kinds = {
+        v.dtype for part in ("unet", "vae") for v in tensors_of(tmp_path / "low" / part).values()
+    }
+    assert kinds == {torch.bfloat16}
+    low, exact = load(tmp_path / "low"), load(folder)
+    networks = (low.denoiser, low.modality("image").codec, low.modality("text").decoder)
+    assert {p.dtype for net in networks for p in net.parameters()} == {torch.bfloat16}
+    assert torch.equal(low.modality("image").std, exact.modality("image").std)
+    made, wanted = (m.generate(["image"], {"text": "a cab"}, steps=2)[0] for m in (low, exact))
+    assert (made["image"] - wanted["image"]).abs().mean() < 0.02
+    assert isinstance(low.generate(["text"], {"image": made["image"]}, steps=2)[0].text, str)
+    assert low.embed({"image": made["image"]})["image"].dtype == torch.float32
+    with pytest.raises(UsageError, match="dtype=half is unknown"):
+        convert(folder, tmp_path / "other", dtype="half")
+
+
 def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(original, "HEAD", 16)  # of the tiny networks; the published ones have 64
     save_original(folder, tmp_path / "old")

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from unigen.disk import dump_json, named, real_path, staged, write_file
@@ -15,6 +16,8 @@ from unigen.interop.unpickle import read_pickle
 from unigen.tensorfile import read_weights, write_weights
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt")
+#: What weights may be cast to: bfloat16 takes half the disk and a third of the time of float32.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PLAIN = (".json", ".txt", ".model")  # what else a component has: configurations and vocabularies
 
 
@@ -22,17 +25,23 @@ def run(cfg: dict) -> Path:
     """Convert as configured (conf/convert.yaml) and return the new folder."""
     if len(cfg["files"]) != 1:
         raise UsageError("convert takes one folder: unigen convert FOLDER out=NEW.")
-    return convert(cfg["files"][0], cfg["out"], cfg["components"])
+    return convert(cfg["files"][0], cfg["out"], cfg["components"], cfg["dtype"])
 
 
-def convert(source: str | Path, out: str | Path, components: str | Path | None = None) -> Path:
+def convert(
+    source: str | Path,
+    out: str | Path,
+    components: str | Path | None = None,
+    dtype: str | None = None,
+) -> Path:
     """Write the pipeline in `source` anew to `out`, every tensor as safetensors; return `out`.
 
     source: a pipeline folder of diffusers, one network of a pipeline, or a folder with the files
     of the original project (`uvit_v0.pth` or `uvit_v1.pth`, `caption_decoder.pth`,
     `autoencoder_kl.pth`). components: where the rest of a pipeline is, if not in `source`: the
-    original takes CLIP and the vocabulary of GPT-2 from elsewhere. Pickles are read by a
-    restricted reader in a process of its own.
+    original takes CLIP and the vocabulary of GPT-2 from elsewhere. dtype: one of `DTYPES`,
+    to cast all weights; a pipeline runs in that of its denoiser. Pickles are read by a restricted
+    reader in a process of its own.
     Raises UsageError for a wrong path, CheckpointError for files that are not what they seem.
     """
     root, target = real_path(source), real_path(out)
@@ -43,6 +52,8 @@ def convert(source: str | Path, out: str | Path, components: str | Path | None =
     rest = None if components is None else real_path(components)
     if rest is not None and not rest.is_dir():
         raise UsageError(f"There is no folder {named(rest)}; name a pipeline as components=...")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype} is unknown; choose one of {', '.join(DTYPES)}.")
     files = original.files_in(root)
     with staged(target, _size(root)) as at:
         if files:
@@ -58,7 +69,18 @@ def convert(source: str | Path, out: str | Path, components: str | Path | None =
                 f"{named(root)} has neither {INDEX} nor {CONFIG} nor {', '.join(original.FILES)}; "
                 "name the folder of a pipeline, of one network or of the original weights."
             )
+        if dtype is not None:
+            _cast(at, DTYPES[dtype])
     return target
+
+
+def _cast(at: Path, dtype: torch.dtype) -> None:
+    """Write all weights in a folder anew, numbers that are not whole in another dtype."""
+    for path in sorted(at.rglob("*.safetensors")):
+        tensors, _ = read_weights(path, at, foreign=True)
+        path.unlink()
+        cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+        write_weights(path, cast)
 
 
 def _size(root: Path) -> int:

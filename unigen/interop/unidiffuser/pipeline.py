@@ -45,7 +45,8 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     None means. size: pixels a side, or height and width, if not those of training (512); the
     learned positions are interpolated.
 
-    Everything is safetensors and JSON; no code of the folder runs.
+    Everything is safetensors and JSON; no code of the folder runs. All networks run in the dtype of
+    the denoiser's file; clocks, noise and latents stay in float32.
     Raises UsageError for an unknown recipe or no folder, CheckpointError for a fault in it.
     """
     import transformers
@@ -62,6 +63,8 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     processor = transformers.CLIPImageProcessor.from_pretrained(at["clip_image_processor"])
     decoder = load_decoder(at["text_decoder"], how["activation"])
     usual = denoiser.side * 2 * 2 ** (len(vae.config.block_out_channels) - 1)
+    for net in (vae, eye, encoder, decoder):
+        net.to(next(denoiser.parameters()).dtype)
     image = PublishedImage(vae, eye, processor, size or usual)
     words, letters = tokenizer(at["clip_tokenizer"]), tokenizer(at["text_tokenizer"])
     text = PublishedText(encoder, decoder, words, letters)

@@ -2,25 +2,38 @@
 
     python benchmarks/unidiffuser.py
     python benchmarks/unidiffuser.py --layers 4 --repeats 5
+    python benchmarks/unidiffuser.py --whole
 
 Both are of version 1 (952.5 M parameters in the denoiser, 1105 tokens, 124.5 M in the decoder) and
 take turns, so the ratios hold on a busy machine too. A ratio above 1 means that this package is
 faster. apart: largest difference over largest value, against diffusers in float32. Needs 12 GB.
+
+--whole times pipelines from end to end in bfloat16, four steps with the same sampler: a 512 x 512
+picture from a prompt, and a caption of a picture. Needs 3 GB of disk, too.
 """
 
 import argparse
 import copy
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import UniDiffuserModel
+import transformers
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    UniDiffuserModel,
+    UniDiffuserPipeline,
+)
 from diffusers.pipelines.deprecated.unidiffuser.modeling_text_decoder import UniDiffuserTextDecoder
 from einops import rearrange
+from PIL import Image
 from table import line, machine, table
 
+import unigen
 from unigen.interop.codecs.captions import CaptionDecoder
 from unigen.interop.unidiffuser.folder import network_of
 
@@ -28,6 +41,9 @@ CONFIG = {"text_dim": 64, "clip_img_dim": 512, "num_text_tokens": 77, "num_atten
           "attention_head_dim": 64, "in_channels": 4, "out_channels": 4, "sample_size": 64,
           "patch_size": 2, "activation_fn": "gelu", "num_embeds_ada_norm": 1000,
           "use_data_type_embedding": True}  # fmt: skip
+CLIP = {"num_hidden_layers": 12, "num_attention_heads": 12, "hidden_size": 768,
+        "intermediate_size": 3072}  # fmt: skip
+STEPS = 4
 WORDS, NEVER = (12, 67), -1  # longest sentences; a token that ends none
 
 
@@ -92,16 +108,85 @@ def captions(words: int, repeats: int) -> list[dict]:
             for name, s in took.items()]  # fmt: skip
 
 
+def pipeline(layers: int) -> UniDiffuserPipeline:
+    """Return a pipeline of the published sizes with random weights in bfloat16."""
+    torch.manual_seed(0)
+    signs = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = ["<|startoftext|>", "<|endoftext|>", *signs, *(f"{c}</w>" for c in signs)]
+    words += [f"<{i}>" for i in range(49408 - len(words))]
+    letters = [*signs, "Ġ", *(f"<{i}>" for i in range(50258 - 28)), "<|EOS|>"]
+    decoder = UniDiffuserTextDecoder(77, 768, 64, vocab_size=50258, activation_function="gelu")
+    head = decoder.transformer.lm_head  # diffusers cannot save tensors that are tied
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    made = UniDiffuserPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=[128, 256, 512, 512], layers_per_block=2, sample_size=512,
+            down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        ),
+        text_encoder=transformers.CLIPTextModel(transformers.CLIPTextConfig(
+            bos_token_id=0, eos_token_id=1, pad_token_id=1, **CLIP)),
+        image_encoder=transformers.CLIPVisionModelWithProjection(
+            transformers.CLIPVisionConfig(patch_size=32, projection_dim=512, **CLIP)),
+        clip_image_processor=transformers.CLIPImageProcessor(),
+        clip_tokenizer=transformers.CLIPTokenizer(
+            vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=77),
+        text_decoder=decoder,
+        text_tokenizer=transformers.GPT2Tokenizer(
+            vocab={w: i for i, w in enumerate(letters)}, merges=[], unk_token="<|EOS|>",
+            bos_token="<|EOS|>", eos_token="<|EOS|>"),
+        unet=UniDiffuserModel(num_layers=layers, **CONFIG),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", solver_order=3),
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made.to(torch.bfloat16)
+
+
+def whole(layers: int, repeats: int) -> list[dict]:
+    """Time both pipelines from end to end: a picture from a prompt, a caption of a picture."""
+    peer = pipeline(layers)
+    with tempfile.TemporaryDirectory() as folder:
+        peer.save_pretrained(folder)
+        model = unigen.load(folder, recipe="diffusers")
+    pixels = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    picture = Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy())
+    common = {"num_inference_steps": STEPS, "guidance_scale": 8.0}
+
+    def painted() -> Any:
+        peer.set_text_to_image_mode()
+        return peer(prompt="a cab at sea", **common).images
+
+    def said() -> Any:
+        peer.set_image_to_text_mode()
+        return peer(image=picture, **common).text
+
+    tasks = {
+        "text to image": (lambda: model.generate(["image"], {"text": "a cab at sea"}, steps=STEPS),
+                          painted),
+        "image to text": (lambda: model.generate(["text"], {"image": pixels}, steps=STEPS), said),
+    }  # fmt: skip
+    rows = []
+    for task, (ours, theirs) in tasks.items():
+        took = timed({"unigen": ours, "diffusers": theirs}, repeats)
+        rows += [{"what": f"{task}, {STEPS} steps", "way": name, "seconds": s,
+                  "ratio": s / took["unigen"]} for name, s in took.items()]  # fmt: skip
+    return rows
+
+
 def main() -> None:
     """Time both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=30, help="of the denoiser")
     parser.add_argument("--repeats", type=int, default=3, help="timed turns")
+    parser.add_argument("--whole", action="store_true", help="pipelines from end to end")
     args = parser.parse_args()
     line({"benchmark": "unidiffuser", **machine()})
-    rows = denoiser(args.layers, args.repeats)
-    for words in WORDS:
-        rows += captions(words, args.repeats)
+    if args.whole:
+        rows = whole(args.layers, args.repeats)
+    else:
+        rows = denoiser(args.layers, args.repeats)
+        for words in WORDS:
+            rows += captions(words, args.repeats)
     for row in rows:
         line(row)
     table(rows)

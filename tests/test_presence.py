@@ -69,7 +69,7 @@ def test_some_parts_keep_a_region():
 def test_a_modality_alone_is_conditional_by_a_region_of_its_own():
     t = draw(("video",), b=4096)["video"]
     partly = ((t > 0).any(1) & (t == 0).any(1)).float().mean()
-    assert PARTLY_KEPT < partly < CONDITIONAL  # a drawn region may hold no token
+    assert abs(partly - CONDITIONAL) < 0.04
 
 
 def test_ordered_tokens_are_settled_from_the_first_on():

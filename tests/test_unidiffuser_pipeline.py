@@ -173,6 +173,31 @@ def test_one_call_does_what_neither_implementation_does(pair):
     assert isinstance(both["text"], list)
 
 
+def test_passes_of_guidance_go_in_one_batch(pair, monkeypatch):
+    """What is absent is noise, so that all passes have the same parts; and nothing else changes."""
+    _, model, _ = pair
+    ask, sizes = model.denoise, []
+
+    def counted(x, t):
+        sizes.append(len(x["image"]))
+        return ask(x, t)
+
+    def made(**guidance):
+        options = {**model.options(steps=2), **guidance}
+        with torch.no_grad():
+            text = model.encode({"text": ["a cab", "a sea"]})
+        *_, one = model.sample(["image"], text, [0, 1], **options)
+        *_, two = model.sample(["image", "text"], {}, [0, 1], **options)
+        return one["image"], two["image"], two["text"]
+
+    monkeypatch.setattr(model, "denoise", counted)
+    together = made(guidance=3.0, mutual_guidance=3.0)
+    assert sizes == [4, 4, 2, 4, 2, 4]  # a picture: with and without; both: joint, then each alone
+    monkeypatch.setattr(sampling, "_together", lambda ask, inputs: [ask(*some) for some in inputs])
+    for a, b in zip(together, made(guidance=3.0, mutual_guidance=3.0), strict=True):
+        close(a, b)
+
+
 def test_kept_latents_come_back_bit_for_bit(pair):
     _, model, _ = pair
     with torch.no_grad():

@@ -4,7 +4,7 @@ The unconditional pass needs no null token: the given parts are left out of the 
 (Ho and Salimans 2022; Bao et al. 2023b for the weights' meaning, where 1 is off).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,45 +12,47 @@ from torch import Tensor
 from unigen.errors import UsageError
 from unigen.tokens import Tokens, modality_of
 
+#: Answers of the network at one clock, one for each pair of tokens and the conditions beside them.
+Ask = Callable[[Float[Tensor, ""], Sequence[tuple[Tokens, Tokens]]], list[Tokens]]
+
 
 def guided(
-    answer: Callable[..., Tokens], given: Tokens, guidance: float | Mapping[str, float],
+    ask: Ask, given: Tokens, guidance: float | Mapping[str, float],
     parts: Collection[str], interval: Sequence[float] = (0.0, 1.0),
     negative: Tokens | None = None,
 ) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
     """Return answers that go further in the direction of what is given.
 
     y = y(C) + (w - 1) (y(C) - y()) with one weight, or + sum_c (w_c - 1) (y(C) - y(C without c)).
-    `answer(x, t, fixed)` is what the network says with some conditions; `negative` stands in the
-    place of what is left out, so that answers go away from it (a negative prompt); `parts` are
-    those that guidance acts on; outside of the `interval` of clocks it is off (Kynkaanniemi et
-    al. 2024).
+    `negative` stands in the place of what is left out, so that answers go away from it (a negative
+    prompt); `parts` are those that guidance acts on; outside of the `interval` of clocks it is off
+    (Kynkaanniemi et al. 2024).
     Data, noise and velocity are affine in each other: guiding one guides all.
     """
     away = negative or {}
     weights = _weights({modality_of(p) for p in {**given, **away}}, guidance)
-    if not weights or not parts:
-        return lambda x, t: answer(x, t, given)
+    if not parts:
+        weights = []
+    others = [
+        {p: z for p, z in given.items() if modality_of(p) not in names}
+        | {p: z for p, z in away.items() if modality_of(p) in names}
+        for names, _ in weights
+    ]
 
     def push(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
-        y = answer(x, t, given)
-        if not interval[0] <= float(t) <= interval[1]:
-            return y
+        on = interval[0] <= float(t) <= interval[1]
+        y, *without = ask(t, [(x, given), *((x, other) for other in others if on)])
         result = dict(y)
-        for names, w in weights:
-            rest = {p: z for p, z in given.items() if modality_of(p) not in names}
-            instead = {p: z for p, z in away.items() if modality_of(p) in names}
-            without = answer(x, t, {**rest, **instead})
-            further = {p: result[p] + (w - 1) * (y[p] - without[p]) for p in parts}
-            result = {**result, **further}
+        for (_, w), y_ in zip(weights, without, strict=False):  # none of them where it is off
+            result |= {p: result[p] + (w - 1) * (y[p] - y_[p]) for p in parts}
         return result
 
     return push
 
 
 def mutual(
-    answers: Callable[[Tokens, Float[Tensor, ""]], Tokens], answer: Callable[..., Tokens],
-    given: Tokens, weight: float, parts: Collection[str], interval: Sequence[float] = (0.0, 1.0),
+    answers: Callable[[Tokens, Float[Tensor, ""]], Tokens], ask: Ask,
+    given: Tokens, weight: float, parts: Set[str], interval: Sequence[float] = (0.0, 1.0),
 ) -> Callable[[Tokens, Float[Tensor, ""]], Tokens]:  # fmt: skip
     """Return answers of parts made together that go further towards each other.
 
@@ -64,13 +66,12 @@ def mutual(
         y, names = answers(x, t), sorted({modality_of(p) for p in x})
         if len(names) < 2 or not interval[0] <= float(t) <= interval[1]:
             return y
-        result = dict(y)
-        for name in names:
-            own = {p: z for p, z in x.items() if modality_of(p) == name}
-            if pushed := [p for p in own if p in parts]:
-                alone = answer(own, t, given)
-                result |= {p: y[p] + (weight - 1) * (y[p] - alone[p]) for p in pushed}
-        return result
+        own = [{p: z for p, z in x.items() if modality_of(p) == name} for name in names]
+        own = [some for some in own if not parts.isdisjoint(some)]
+        for alone in ask(t, [(some, given) for some in own]):
+            further = {p: y[p] + (weight - 1) * (y[p] - z) for p, z in alone.items() if p in parts}
+            y = {**y, **further}
+        return y
 
     return push
 

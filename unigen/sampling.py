@@ -91,17 +91,20 @@ def sample(
         made = {p: noise(f"{p}/absent/{call}", seeds, model.shape(p)) for p in names}
         return {p: z.to(model.device) for p, z in made.items()}
 
-    def answer(x: Tokens, t: Float[Tensor, ""], fixed: Tokens) -> Tokens:
-        """Ask the network for the wanted parts at one clock, conditions at clock 0."""
-        still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
-        gone = absent({**x, **fixed})
-        loud = {p: z.new_ones(z.shape[:2]) for p, z in gone.items()}
-        output = model.denoise({**x, **fixed, **gone}, {**clocks(t), **still, **loud})
-        return {p: output[p] for p in x}
+    def ask(t: Float[Tensor, ""], asked: Sequence[tuple[Tokens, Tokens]]) -> list[Tokens]:
+        """Ask the network for tokens at one clock, each with conditions of its own at clock 0."""
+        inputs: list[tuple[Tokens, Clocks]] = []
+        for x, fixed in asked:
+            gone, moving = absent({**x, **fixed}), pick(clocks(t), x)
+            still = {p: z.new_zeros(z.shape[:2]) for p, z in fixed.items()}
+            loud = {p: z.new_ones(z.shape[:2]) for p, z in gone.items()}
+            inputs.append(({**x, **fixed, **gone}, {**moving, **still, **loud}))
+        outputs = _together(model.denoise, inputs)
+        return [pick(output, x) for output, (x, _) in zip(outputs, asked, strict=True)]
 
     guidable = {p for p in start if model.lens(p).guided}
-    answers = guided(answer, fixed, guidance, guidable, interval, negative)
-    answers = mutual(answers, answer, fixed, mutual_guidance, guidable, interval)
+    answers = guided(ask, fixed, guidance, guidable, interval, negative)
+    answers = mutual(answers, ask, fixed, mutual_guidance, guidable, interval)
 
     def denoise(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         """Predict the data of the wanted parts, and settle the tokens whose turn it is."""
@@ -118,6 +121,20 @@ def sample(
         return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
 
     yield from walk(denoise, start, model.flow, model.flow.times(steps), fresh)
+
+
+def _together(
+    ask: Callable[[Tokens, Clocks], Tokens], inputs: Sequence[tuple[Tokens, Clocks]]
+) -> list[Tokens]:
+    """Ask once, with a larger batch, where all inputs have the same parts; else one by one."""
+    if len(inputs) == 1 or len({frozenset(x) for x, _ in inputs}) > 1:
+        return [ask(x, t) for x, t in inputs]
+    xs, ts = zip(*inputs, strict=True)
+    output = ask(
+        *({p: torch.cat([some[p] for some in each]) for p in each[0]} for each in (xs, ts))
+    )
+    rows = (z.chunk(len(inputs)) for z in output.values())
+    return [dict(zip(output, some, strict=True)) for some in zip(*rows, strict=True)]
 
 
 def _walk(name: str) -> Callable[..., Iterator[Tokens]]:

@@ -203,6 +203,20 @@ def test_the_first_frame_of_a_clip_stands_alone():
     assert torch.equal(held[:, 5:], raw[:, 4:5].expand(-1, 4, -1, -1, -1))
 
 
+def test_t5_is_taught_to_say_what_it_has_read(tmp_path):
+    save_net("T5ForConditionalGeneration", T5, tmp_path / "t5")
+    save_tokenizer(tmp_path / "t5")
+    words = [f"modalities.text.folder={tmp_path / 't5'}", "modalities.text.tokens=24",
+             "modality=[text_t5]", "parts.text=16", "model=small", "objective=codec",
+             "objective.modality=text", "trainer.steps=30", "trainer.batch=8", "trainer.warmup=1",
+             "trainer.log_every=10", "trainer.preview_every=0"]  # fmt: skip
+    assert main(["train", *words, f"out={tmp_path / 'run'}"]) == 0
+    lines = (tmp_path / "run" / "losses.jsonl").read_text().splitlines()
+    first, *_, last = (json.loads(each)["text"] for each in lines)
+    assert last < first
+    assert unigen.load(tmp_path / "run" / "model").modality("text").std.ne(1).all()  # measured
+
+
 def test_a_tokenizer_is_the_same_from_its_bytes(tmp_path):
     save_pipeline(tiny_pipeline(), tmp_path)
     import transformers

@@ -14,6 +14,7 @@ from unigen.interop.codecs import pretrained, tokenizer
 from unigen.interop.codecs.image import CodecImage
 from unigen.interop.codecs.network import Network
 from unigen.interop.codecs.video import CodecVideo
+from unigen.registry import build
 from unigen.tensorfile import read_weights
 
 KL = {
@@ -229,6 +230,22 @@ def test_a_tokenizer_is_the_same_from_its_bytes(tmp_path):
             ids = theirs(sentence).input_ids
             said = [t.decode(ids, skip_special_tokens=True).strip() for t in (ours, theirs)]
             assert said[0] == said[1]
+
+
+def test_no_configuration_chooses_a_kernel_of_the_hub(tmp_path):
+    hostile = {"attn_implementation": "owner/kernel"}
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "vocab_size": 40}  # fmt: skip
+    net = Network("CLIPTextModel", {**small, **hostile}).net
+    assert net.config._attn_implementation == "eager"
+    net.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    hostile = {**hostile, "_attn_implementation": "owner/kernel"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **hostile}))
+    assert pretrained(tmp_path).net.config._attn_implementation == "eager"
+    stolen = {"class": "Network", "kind": "os.system", "config": {}}
+    with pytest.raises(CheckpointError, match="'os.system', and that is not known"):
+        build(stolen)
 
 
 def test_what_does_not_fit_is_one_sentence(tmp_path):

@@ -27,6 +27,8 @@ KINDS = {
     "CLIPVisionModelWithProjection": "transformers",
     "T5ForConditionalGeneration": "transformers",
 }
+#: A configuration may name a kernel of the hub for attention, which would be code: none is taken.
+PLAIN = {"attn_implementation": "eager"}
 
 
 class Network(nn.Module):
@@ -43,7 +45,7 @@ class Network(nn.Module):
         if KINDS[kind] == "diffusers":
             self.net = cls.from_config({**config})
         else:
-            self.net = cls(cls.config_class(**config))
+            self.net = cls(cls.config_class(**{**config, **PLAIN}))
         self.eval()
 
     @classmethod
@@ -121,10 +123,11 @@ def pretrained(folder: str | Path, download: bool = False, kind: str | None = No
         raise CheckpointError(
             f"{named(root)} holds no safetensors; make them with unigen convert FOLDER out=NEW."
         )
-    quiet = {"low_cpu_mem_usage": False} if KINDS[cls.__name__] == "diffusers" else {}
+    quiet = {"low_cpu_mem_usage": False}
+    options = quiet if KINDS[cls.__name__] == "diffusers" else PLAIN
     try:
         net, report = cls.from_pretrained(
-            root, use_safetensors=True, local_files_only=True, output_loading_info=True, **quiet
+            root, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{named(root)} cannot be read: {brief(error)}.") from error

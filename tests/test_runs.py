@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from unigen.errors import CheckpointError, ResourceError, UsageError
-from unigen.runs import latest_step, load_step, lock, save_step, sweep
+from unigen.runs import journal, latest_step, load_step, lock, save_step, sweep
 from unigen.state import flatten_optimizer, unflatten_optimizer
 
 META = {"step": 3, "loss": 0.1 + 0.2, "seeds": [2**62, -1], "note": "\u00e9 \u202e"}
@@ -255,7 +255,7 @@ def test_an_optimizer_state_survives_with_its_types():
 
 WRITER = """
 import sys, torch
-from unigen.runs import latest_step, load_step, lock, save_step, sweep
+from unigen.runs import journal, latest_step, load_step, lock, save_step, sweep
 run = sys.argv[1]
 with lock(run):
     sweep(run)
@@ -298,3 +298,15 @@ def test_a_kill_while_saving_loses_nothing_older(tmp_path):
         sweep(tmp_path)
     assert not [name for name in names(tmp_path) if ".tmp-" in name]
     assert halves > 0  # some kill did meet a save
+
+
+def test_a_log_has_every_step_once(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    lines = [json.dumps({"step": step, "image": 0.5}) + "\n" for step in (50, 100, 150)]
+    with journal(path, 0) as log:
+        log.writelines(lines)
+    path.write_text(path.read_text() + '{"step": 200, "ima')  # killed here
+    with journal(path, 100) as log:
+        log.write(lines[2])
+    assert path.read_text() == "".join(lines)
+    assert list(tmp_path.iterdir()) == [path]

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from torch import Tensor
 
@@ -39,6 +39,7 @@ MAX_META = 64_000_000
 _STEP = re.compile(r"step-(\d{8,18})")
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE = re.compile(r"[a-z][a-z0-9_]{0,40}\.(safetensors|json)")
+_LOGGED = re.compile(rb'\{"step": (\d+)[,}]')
 
 
 class Latest(NamedTuple):
@@ -141,6 +142,28 @@ def load_step(folder: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
 def sweep(run: str | Path) -> list[Path]:
     """Delete what killed saves left behind; return the paths. Call it with the run locked."""
     return sweep_stages(real_path(run) / "checkpoints", "step-")
+
+
+def journal(path: Path, step: int) -> TextIO:
+    """Open a log of JSON lines, each beginning with its step, to go on after a step.
+
+    Lines of later steps are dropped, for the run takes those steps again; so is half a line that
+    a kill left at the end.
+    """
+    with writing(path):
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        good = [x for x in lines if x.endswith(b"\n") and not _later(x, step)]
+        if good != lines:
+            stage = path.with_name(f"{path.name}.tmp-{os.urandom(8).hex()}")
+            write_file(stage, b"".join(good))
+            stage.replace(path)
+        return path.open("a")
+
+
+def _later(line: bytes, step: int) -> bool:
+    """Tell whether a line of a log belongs to a later step."""
+    found = _LOGGED.match(line)
+    return found is not None and int(found[1]) > step
 
 
 def _steps(run: str | Path) -> list[tuple[int, Path]]:

@@ -90,11 +90,11 @@ def _loop(
     """Step until done: log, preview, save. `save_every` is in minutes."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(out / "tensorboard"))
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=trainer.step + 1)
     saved, sums = time.monotonic(), {}
     bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", file=sys.stderr,
                mininterval=1.0, dynamic_ncols=True)  # fmt: skip
-    with bar, (out / "losses.jsonl").open("a") as log, _termination() as asked:
+    with bar, runs.journal(out / "losses.jsonl", trainer.step) as log, _termination() as asked:
         while trainer.step < trainer.steps:
             losses = trainer.train_step()
             for k, x in losses.items():

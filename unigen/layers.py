@@ -8,7 +8,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LONG = 512  # tokens from which the fused kernel is the faster one on a CPU, too
+LONG = 512  # tokens from which the fused kernel is the faster one on most CPUs, too
+TILES = torch.cpu.get_capabilities().get("amx_bf16", False)  # which its bfloat16 form needs
+SCORES = 2**21  # made at once by plain products: more of them leave the processor's cache
 
 
 def norm(width: int) -> nn.LayerNorm:
@@ -28,12 +30,17 @@ def attend(
 ) -> Float[Tensor, "b h n k"]:
     """Return softmax(q kT / sqrt(k)) v.
 
-    On a CPU two plain products beat the fused kernel for short sequences (benchmarks/attention.py);
-    for long ones and elsewhere the fused kernel is used.
+    On a CPU two plain products, of as many heads as fit its cache, beat the fused kernel for short
+    sequences, and for long ones in bfloat16 where the processor has no tiles
+    (benchmarks/attention.py). The fused kernel does the rest.
     """
-    if q.device.type != "cpu" or q.shape[-2] * k.shape[-2] >= LONG**2:
+    long = q.shape[-2] * k.shape[-2] >= LONG**2
+    if q.device.type != "cpu" or (long and (TILES or q.dtype != torch.bfloat16)):
         return F.scaled_dot_product_attention(q, k, v.to(q.dtype))
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
+    heads = max(1, SCORES // (q.shape[-2] * k.shape[-2]))
+    some = (x.flatten(0, 1).split(heads) for x in (q * q.shape[-1] ** -0.5, k, v))
+    out = [(a @ b.mT).softmax(-1).to(c.dtype) @ c for a, b, c in zip(*some, strict=True)]
+    return (out[0] if len(out) == 1 else torch.cat(out)).unflatten(0, q.shape[:2])
 
 
 def rotate(x: Float[Tensor, "b h n k"], angle: Float[Tensor, "n half"]) -> Tensor:

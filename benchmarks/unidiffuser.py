@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -181,14 +182,12 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="pipelines from end to end")
     args = parser.parse_args()
     line({"benchmark": "unidiffuser", **machine()})
-    if args.whole:
-        rows = whole(args.layers, args.repeats)
-    else:
-        rows = denoiser(args.layers, args.repeats)
-        for words in WORDS:
-            rows += captions(words, args.repeats)
-    for row in rows:
-        line(row)
+    alone = [partial(denoiser, args.layers), *(partial(captions, words) for words in WORDS)]
+    rows = []
+    for measured in [partial(whole, args.layers)] if args.whole else alone:
+        for row in measured(args.repeats):
+            line(row)
+            rows.append(row)
     table(rows)
 
 

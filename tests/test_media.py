@@ -126,6 +126,19 @@ def test_an_mp4_keeps_times_pictures_sound_and_recipe(tmp_path):
     assert kind == "video" and facts["frames"] == 16 and facts["sound"] and facts["fps"] == 8
 
 
+@pytest.mark.parametrize(
+    ("rate", "kept"), [(2000, 7350), (16000, 16000), (50000, 64000), (192000, 96000)]
+)
+def test_sound_has_the_next_rate_that_an_mp4_can_have(tmp_path, rate, kept):
+    sound = np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    path = media.write_video(tmp_path / "a.mp4", frames(8), 8, RECIPE, sound, rate)
+    heard = media.read_audio(path, 1.0)
+    assert heard.rate == kept and heard.samples.shape == (kept, 1)
+    spectrum = np.abs(np.fft.rfft(heard.samples[:, 0] * np.hanning(kept)))
+    assert abs(spectrum.argmax() - 440) <= 1  # a bin is a hertz
+    assert 0.6 < np.sqrt((heard.samples**2).mean()) < 0.8
+
+
 def test_the_same_mp4_is_the_same_bytes(tmp_path):
     clip = frames(8)
     one, two = (

@@ -116,6 +116,11 @@ def test_this_package_s_attention_differs_by_rounding_alone(tmp_path):
     assert compare(net, load_denoiser(saved(net, tmp_path)), 500, 500) <= 1e-5
 
 
+def test_bfloat16_is_within_a_hundredth(tmp_path):
+    net = peer("wide", 1)
+    assert 0 < compare(net, load_denoiser(saved(net, tmp_path)).bfloat16(), 500, 500) <= 0.01
+
+
 @pytest.mark.parametrize("version", [0, 1])
 def test_both_layouts_make_the_same_network(version, tmp_path):
     net = peer("odd", version)
@@ -168,7 +173,12 @@ def test_a_fault_of_the_files_is_named(tmp_path):
     damaged("positions", num_text_tokens=12)
     damaged("pre_layer_norm = True", pre_layer_norm=True)
     damaged("num_layers", num_layers="two")
+    damaged("holds torch.int64 where weights", {k: v.long() for k, v in state.items()})
     config.write_text(json.dumps(good))
+    save_file(state, file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is truncated|ends|bytes"):
+        load_denoiser(tmp_path)
     file.unlink()
     (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match="only safetensors"):

@@ -228,6 +228,20 @@ def test_kept_latents_are_shown_with_the_noise_of_the_clock(pair, monkeypatch):
         assert torch.equal(x[:, kept > 0], noised[:, kept > 0])
 
 
+def test_a_picture_of_three_pixels_is_read_from_a_file_alone(pair, tmp_path):
+    _, model, _ = pair
+    PIL.Image.new("RGB", (3, 3), "red").save(tmp_path / "dot.png")
+    made = model.generate(["text"], {"image": str(tmp_path / "dot.png")}, steps=2)[0]
+    assert isinstance(made["text"], list)
+    assert any("3x3" in note or "3 x 3" in note for note in made.recipe["notes"]), made.recipe[
+        "notes"
+    ]
+    with pytest.raises(
+        UsageError, match=r"of shape \[1, 3, 3, 3\]; give a path, or a float tensor"
+    ):
+        model.generate(["text"], {"image": torch.rand(1, 3, 3, 3)}, steps=2)
+
+
 def test_what_clip_does_not_read_is_said(pair):
     _, model, _ = pair
     text = model.modality("text")

@@ -40,6 +40,8 @@ def _add_track(out, channels: int, rate: int):
     layout = {1: "mono", 2: "stereo"}.get(channels)
     if layout is None:
         raise ValueError(f"{channels} channels of sound; an mp4 takes 1 or 2")
+    rates = sorted(av.codec.Codec("aac", "w").audio_rates)
+    rate = next((known for known in rates if known >= rate), rates[-1])  # resampled if need be
     track = out.add_stream("aac", rate=rate, layout=layout)
     track.bit_rate = min(_SOUND_BITS, 6 * rate) * channels
     return track
@@ -47,10 +49,9 @@ def _add_track(out, channels: int, rate: int):
 
 def _encode_sound(out, track, sound: np.ndarray, rate: int) -> None:
     planes = np.ascontiguousarray(sound.T, dtype=np.float32)
-    for start in range(0, planes.shape[1], _BLOCK):
-        block = np.ascontiguousarray(planes[:, start : start + _BLOCK])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=track.layout)
-        frame.sample_rate, frame.pts = rate, start
-        frame.time_base = Fraction(1, rate)
+    whole = av.AudioFrame.from_ndarray(planes, format="fltp", layout=track.layout)
+    whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+    pieces = av.AudioResampler("fltp", track.layout, track.rate, _BLOCK)
+    for frame in [*pieces.resample(whole), *pieces.resample(None)]:
         out.mux(track.encode(frame))
     out.mux(track.encode())

@@ -62,9 +62,12 @@ def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) ->
     """
     options = options_of(config, what)
     tensors = translate(tensors, options["depth"], options["counts"], bool(options["kinds"]))
+    dtype = next(iter(tensors.values())).dtype
+    if not dtype.is_floating_point:
+        raise CheckpointError(f"{what} holds {dtype} where weights were wanted; fetch it again.")
     with torch.device("meta"):
         net = PublishedUViT(**options)
-    net = net.to_empty(device="cpu").to(next(iter(tensors.values())).dtype)
+    net = net.to_empty(device="cpu").to(dtype)
     checkpoint.match(net, tensors, what)
     return net.eval()
 

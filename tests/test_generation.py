@@ -103,6 +103,18 @@ def test_noise_of_ones_own(model):
         "image:global", [9], (1, 8))})[0] for s in (0, 9))  # fmt: skip
     assert same(a, b)
     assert same(b, model.generate("image", seeds=[9])[0])
+    assert a.recipe["noise"] == ["image", "image:global"]
+    assert model.generate("image")[0].recipe["noise"] == []
+
+
+def test_what_is_made_together_can_be_guided_by_each_other(model):
+    def made(**options):
+        return model.generate(["image", "audio"], seeds=[3], steps=2, **options)[0]
+
+    assert same(made(), made(mutual_guidance=1.0))
+    guided = made(mutual_guidance=4.0)
+    assert not same(made(), guided)
+    assert guided.recipe["mutual_guidance"] == 4.0
 
 
 def test_a_callback_sees_every_step_and_can_cancel(model):
@@ -199,6 +211,14 @@ def test_a_saved_result_can_be_given(model, tmp_path):
         (["image"], TEXT, {"negative": {"image": "a.png"}}, "negative.image needs image"),
         (["image"], TEXT, {"negative": {"txt": "a"}}, "did you mean 'text'"),
         (["image"], TEXT, {"negative": {"text": "a"}, "guidance": 1.0}, "negative has no effect"),
+        (["image"], TEXT, {"negative": {"text": "a"}, "guidance": {"text": 1.0}}, "no effect"),
+        (["image"], {}, {"noise": {"imgae": torch.zeros(1, 4, 8)}}, "noise.imgae is unknown"),
+        (
+            ["image"],
+            {},
+            {"noise": {"image": torch.zeros(1, 2, 8)}},
+            "noise.image is of shape (1,",
+        ),
         (["text"], {"image": "missing.png"}, {}, "missing.png"),
         (["text"], {"image": torch.zeros(1, 3, 9, 9)}, {}, r"float tensor of shape [b, 3, 16, 16]"),
         (["text"], {"image": torch.zeros(1, 3, 16, 16).int()}, {}, "torch.int32"),
@@ -217,7 +237,12 @@ def test_a_wrong_call_gets_one_sentence_and_exit_code_2(model, want, given, opti
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 2.5}, {"guidance": "high"}, {"guidance": {"text": None}}],
+    [
+        {"steps": 2.5},
+        {"guidance": "high"},
+        {"guidance": {"text": None}},
+        {"mutual_guidance": "high"},
+    ],
 )
 def test_a_wrong_option_names_itself(model, wrong):
     options = {**model.options(), **wrong}  # as a configuration may hold them

@@ -282,5 +282,7 @@ def test_new_noise_above_the_deciding_clock_draws_samples_to_what_is_common(monk
         return (x > 0).float().mean().item()
 
     assert share() == pytest.approx(rare, abs=0.04)
+    monkeypatch.setattr(sampler, "CHURN", 8.0)
+    assert share() == pytest.approx(rare, abs=0.04)
     monkeypatch.setattr(sampler, "DECIDED", 2.0)  # never decided: always as much new noise
     assert share() < rare - 0.06

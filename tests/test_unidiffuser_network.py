@@ -173,7 +173,7 @@ def test_a_fault_of_the_files_is_named(tmp_path):
     damaged("positions", num_text_tokens=12)
     damaged("pre_layer_norm = True", pre_layer_norm=True)
     damaged("num_layers", num_layers="two")
-    damaged("holds torch.int64 where weights", {k: v.long() for k, v in state.items()})
+    damaged("holds torch.int64; wanted is float32", {k: v.long() for k, v in state.items()})
     config.write_text(json.dumps(good))
     save_file(state, file)
     file.write_bytes(file.read_bytes()[:-100])

@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import huggingface_hub
 import PIL.Image
 import pytest
 import torch
 from einops import rearrange
+from safetensors.torch import load_file, save_file
 from tiny_pipeline import SIDE, save_pipeline, tiny_pipeline
 
 import unigen
@@ -312,6 +314,60 @@ def test_a_fault_of_the_folder_is_named(pair, tmp_path):
     shutil.rmtree(copy / "vae")
     with pytest.raises(CheckpointError, match="lacks the component vae"):
         load(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("clip_image_processor/preprocessor_config.json", lambda b: b"{", "cannot be read"),
+        ("text_encoder/model.safetensors", lambda b: b[:-64], "cannot be read"),
+        ("text_decoder/config.json", lambda b: b.replace(b'"n_head": ', b'"n_head": 7'), "no dec"),
+        ("text_decoder/diffusion_pytorch_model.safetensors", None, "unigen convert"),
+        ("unet/diffusion_pytorch_model.safetensors", None, "unigen convert"),
+    ],
+)
+def test_a_fault_of_a_component_is_named(pair, tmp_path, file, change, words):
+    copy = tmp_path / "copy"
+    shutil.copytree(pair[2], copy)
+    if change is None:
+        (copy / file).rename((copy / file).with_suffix(".bin"))
+    else:
+        before = (copy / file).read_bytes()
+        (copy / file).write_bytes(change(before))
+        assert (copy / file).read_bytes() != before
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load(copy)
+    assert file.split("/")[0] in str(caught.value)
+
+
+def test_a_pipeline_of_the_hub_is_fetched_as_plain_files(pair, tmp_path, monkeypatch):
+    _, model, folder = pair
+    asked = []
+
+    def download(repository, allow_patterns, local_dir):
+        asked.append((repository, allow_patterns))
+        shutil.copytree(folder, local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    fetched = unigen.load("owner/name", recipe="diffusers", download=True)
+    assert asked == [("owner/name", ["*.json", "*.safetensors", "*.txt"])]
+    assert fetched.hash == model.hash
+    for wrong in ("owner", "../name", "owner/../name", "/owner/name"):
+        with pytest.raises(UsageError, match="is no repository"):
+            unigen.load(wrong, download=True)
+
+
+def test_another_component_is_another_model(pair, tmp_path):
+    _, model, folder = pair
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert load(copy, recipe="diffusers").hash == model.hash
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_out.bias"] += 0.5
+    save_file(weights, file)
+    assert load(copy, recipe="diffusers").hash != model.hash
 
 
 def test_the_older_index_is_read(pair, tmp_path):

@@ -33,6 +33,7 @@ MAX_CONFIG = 1_000_000
 MAX_SHOWN = 5
 _FIELDS = ("format", "version", "model", "card", "hash")
 _REMOTE = ("auto_map", "custom_pipeline", "trust_remote_code")  # keys that ask to run code
+_HINT = "; unigen convert FOLDER out=NEW makes them of UniDiffuser's pickles"
 _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 _hashes: dict[tuple, str] = {}
 
@@ -183,7 +184,7 @@ def _open_folder(folder: str | Path, root: str | Path | None) -> tuple[Path, Pat
     if names is None:
         raise CheckpointError(
             f"{named(folder)} is a file{' that may be a pickle' if _is_pickle(path) else ''}, and "
-            f"unigen loads a folder with {CONFIG} and {WEIGHTS} only."
+            f"unigen loads a folder with {CONFIG} and {WEIGHTS} only{_HINT}."
         )
     if f"{WEIGHTS}.index.json" in names:
         raise CheckpointError(f"{named(folder)} is sharded, and unigen loads one {WEIGHTS} only.")
@@ -191,7 +192,7 @@ def _open_folder(folder: str | Path, root: str | Path | None) -> tuple[Path, Pat
     if WEIGHTS not in names and pickles:
         raise CheckpointError(
             f"{named(folder)} holds {shown(pickles[0])}, which is a pickle; unigen loads "
-            "safetensors only."
+            f"safetensors only{_HINT}."
         )
     return path, path if root is None else Path(root)
 

@@ -24,6 +24,7 @@ def run(cfg: dict) -> list[Path]:
     )
     results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
                              negative=negative, deterministic=cfg["deterministic"], progress=True,
+                             mutual_guidance=cfg["mutual_guidance"],
                              **_options(cfg))  # fmt: skip
     _say(results[0].recipe["notes"])
     return [path for result in results for path in result.save(cfg["out"])]
@@ -75,12 +76,15 @@ def replay(cfg: dict) -> Iterator[Path]:
         if model.hash != recipe["model"]:
             raise CheckpointError(
                 f"{file} was made by model {recipe['model']}, this one is {model.hash}; "
-                "name the folder with model=..."
+                "name the folder with model=..., and recipe= and size= as they were."
             )
+        if recipe.get("noise"):
+            raise UsageError(f"{file} was made from noise of its own; it cannot be replayed.")
         (result,) = model.generate(
             recipe["want"], {p: _again(p, s) for p, s in recipe["given"].items()},
             seeds=[recipe["seed"]], keep=recipe["keep"], steps=recipe["steps"],
             guidance=recipe["guidance"], sampler=recipe["sampler"],
+            mutual_guidance=recipe.get("mutual_guidance"),
             deterministic=bool(recipe.get("deterministic")), joint=bool(recipe.get("joint", True)),
             negative={p: _again(p, s) for p, s in recipe.get("negative", {}).items()},
         )  # fmt: skip
@@ -102,7 +106,7 @@ def _again(part: str, source) -> str:
 
 
 def _load(cfg: dict) -> UniGen:
-    return load(cfg["model"], cfg["plugins"], cfg["recipe"], cfg["size"])
+    return load(cfg["model"], cfg["plugins"], cfg["recipe"], cfg["size"], cfg["download"])
 
 
 def _seeds(cfg: dict) -> list[int]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from unigen import __version__, media
 from unigen.errors import UsageError
-from unigen.tokens import GLOBAL, Tokens, role_of
+from unigen.tokens import GLOBAL, Tokens, fitting, role_of
 
 BATCH = 32  # samples in a forward, unless each is to be alone in its own
 
@@ -73,6 +73,7 @@ def generate(
     seeds: Sequence[int] = (0,),
     steps: int | None = None,
     guidance: float | Mapping[str, float] | None = None,
+    mutual_guidance: float | None = None,
     sampler: str | None = None,
     keep: Mapping[str, str] | None = None,
     negative: Mapping[str, Any] | None = None,
@@ -85,21 +86,24 @@ def generate(
     """Generate the wanted parts given the others; return one `Result` a seed.
 
     want: part names. given: by part a path, raw media (batch 1, or one sample a seed), or for
-    text the sentence. steps, guidance (1 is off; one number or one per given part) and sampler
-    default to what the model was tuned for. keep: by part (in given and in want) the region that
+    text the sentence. steps, guidance (1 is off; one number or one per given part), mutual_guidance
+    (of parts made together, by each other; 1 is off) and sampler default to what the model was
+    tuned for. keep: by part (in given and in want) the region that
     stays. negative: like given, what guidance goes away from. deterministic: one sample a forward,
     the same bytes at any batch size. joint: False generates each part in a sequence of its own.
     noise: initial noise by part. callback: called with the number of every step and its latents;
     an exception it raises ends the sampling.
     Raises UsageError, MediaError.
     """
-    keep, options = dict(keep or {}), model.options(steps, guidance, sampler)
+    keep = dict(keep or {})
+    options = model.options(steps, guidance, sampler, mutual_guidance)
     negative = dict(negative or {})
     want, seeds = _checked(model, want, given, seeds, keep, options, negative)
     raw, notes, sources = _taken(model, given, len(seeds))
     away, remarks, avoided = _taken(model, negative, len(seeds), "negative")
     notes += remarks
     masks = {p: model.modality(p).kept(region).float() for p, region in keep.items()}
+    own = fitting(noise or {}, {p: model.shape(p) for p in model.denoiser.parts}, len(seeds))
     for part, mask in masks.items():
         raw[part] = model.modality(part).blank(raw[part], mask)
     size = 1 if deterministic else BATCH
@@ -109,7 +113,7 @@ def generate(
         tokens, other = (_encoded(model, some, rows, len(seeds)) for some in (raw, away))
         states = model.sample(
             want, tokens, seeds[rows], keep=masks, joint=joint, **options, negative=other,
-            noises=None if noise is None else {p: z[rows] for p, z in noise.items()},
+            noises={p: z[rows] for p, z in own.items()},
         )  # fmt: skip
         bar = tqdm(
             states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step"
@@ -125,6 +129,7 @@ def generate(
                 "unigen": __version__, "torch": torch.__version__, "model": model.hash,
                 "seed": seed, "want": want, "given": _whose(sources, start + i),
                 "negative": _whose(avoided, start + i), "keep": keep, **options,
+                "noise": sorted(own),
                 "deterministic": deterministic, "joint": joint, "notes": notes,
             }  # fmt: skip
             results.append(
@@ -169,8 +174,6 @@ def _checked(
     for part in negative:
         if part in want:
             raise UsageError(f"negative.{part} needs {part} to be no part of want; drop one.")
-    if negative and options["guidance"] == 1:
-        raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
     if isinstance(seeds, str) or not isinstance(seeds, Sequence):
         raise UsageError(f"seeds={seeds!r} is no list of whole numbers; type seeds=[0,1].")
     if not seeds:
@@ -179,11 +182,18 @@ def _checked(
         raise UsageError(f"seed {bad[0]!r} is no whole number; type seed=0.")
     if not isinstance(options["steps"], int) or not 1 <= options["steps"] <= 10_000:
         raise UsageError(f"steps={options['steps']}; type a whole number from 1 to 10000.")
-    guidance = options["guidance"]
-    for weight in guidance.values() if isinstance(guidance, Mapping) else [guidance]:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
-            raise UsageError(f"guidance={weight!r}; type a number, where 1 is off.")
+    for key in ("guidance", "mutual_guidance"):
+        for weight in _weights(options.get(key, 1.0)):
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not number or not isfinite(weight):
+                raise UsageError(f"{key}={weight!r}; type a number, where 1 is off.")
+    if negative and set(_weights(options["guidance"])) <= {1}:
+        raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
     return want, list(seeds)
+
+
+def _weights(guidance: Any) -> list:
+    return list(guidance.values()) if isinstance(guidance, Mapping) else [guidance]
 
 
 def _taken(

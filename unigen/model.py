@@ -47,9 +47,12 @@ class UniGen(nn.Module):
                 )
         self.sampling = {"steps": 16, "guidance": 1.0, "sampler": "multistep", **(sampling or {})}
 
-    def options(self, steps=None, guidance=None, sampler=None) -> dict[str, Any]:
+    def options(
+        self, steps=None, guidance=None, sampler=None, mutual_guidance=None
+    ) -> dict[str, Any]:
         """Return the sampling options, what is None replaced by the model's own."""
-        asked = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        asked = {"steps": steps, "guidance": guidance, "sampler": sampler,
+                 "mutual_guidance": mutual_guidance}  # fmt: skip
         return {**self.sampling, **{k: v for k, v in asked.items() if v is not None}}
 
     # ---- raw media <-> latent tokens ------------------------------------------------------------
@@ -214,12 +217,16 @@ def load(
     plugins: Sequence[str] = (),
     recipe: str | None = None,
     size: int | Sequence[int] | None = None,
+    download: bool = False,
 ) -> UniGen:
     """Load the embedded model, the one in a folder, or a pipeline of diffusers that is known.
 
     recipe: how a pipeline samples, where there is more than one way: see `unigen.interop`.
     size: of a pipeline's pictures, a side or height and width, if not what it was trained with.
+    download: the name is that of a repository of the Hugging Face hub, `owner/name`.
     """
+    if download and name is not None:
+        name = interop.fetched(name)
     if name is not None and interop.is_pipeline(name):
         return interop.load_pipeline(name, recipe, size)
     for key, value in (("recipe", recipe), ("size", size)):

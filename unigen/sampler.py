@@ -20,7 +20,7 @@ Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
 Times = Float[Tensor, " steps"]
 Fresh = Callable[[int], Tokens]
 
-CHURN = 8.0  # of `ancestral` below `DECIDED`: 0 is the walk of Euler, 1 the posterior
+CHURN = 4.0  # of `ancestral` below `DECIDED`: 0 is the walk of Euler, 1 the posterior
 
 
 def euler(

@@ -120,7 +120,7 @@ def sample(
     def fresh(step: int) -> Tokens:
         return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
 
-    yield from walk(denoise, start, model.flow, model.flow.times(steps), fresh)
+    yield from walk(denoise, start, model.flow, model.flow.times(steps).to(model.device), fresh)
 
 
 def _together(

@@ -35,6 +35,7 @@ DTYPES = {
     "I32": torch.int32,
     "U32": torch.uint32,
     "I64": torch.int64,
+    "BOOL": torch.bool,
 }
 _FOREIGN = (
     (rb"\x80[\x01-\x05]|\(d|\(l|c[\w.]+\n[\w.]+\n", "a pickle"),

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unigen.errors import UsageError
+
 Tokens = dict[str, Float[Tensor, "b _n _c"]]  # latent tokens by part name
 Clocks = dict[str, Float[Tensor, "b _n"]]  # noise level of every token
 Positions = dict[str, Float[Tensor, "_n 3"]]  # second, row, column of every token
@@ -37,6 +39,20 @@ def noise(
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         draws.append(torch.randn(*shape, generator=generator, dtype=dtype))
     return torch.stack(draws)
+
+
+def fitting(noise: Tokens, shapes: Mapping[str, Sequence[int]], count: int) -> Tokens:
+    """Return a caller's own noise if it is that of known parts, for so many samples.
+
+    Raises UsageError for a part that is not in `shapes`, or noise of another shape.
+    """
+    for part, z in noise.items():
+        if part not in shapes:
+            raise UsageError(f"noise.{part} is unknown; choose from {', '.join(shapes)}.")
+        wanted, came = (count, *shapes[part]), tuple(getattr(z, "shape", ()))
+        if came != wanted:
+            raise UsageError(f"noise.{part} is of shape {came}; wanted is {wanted}.")
+    return dict(noise)
 
 
 def slerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> Tokens:

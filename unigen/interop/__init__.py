@@ -6,7 +6,10 @@ from typing import Any
 
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError
+from unigen.interop.hub import fetched
 from unigen.registry import shown
+
+__all__ = ["INDEX", "fetched", "is_pipeline", "load_pipeline"]
 
 INDEX = "model_index.json"  # what tells a pipeline folder of diffusers
 _KNOWN = ("UniDiffuserPipeline",)

@@ -94,14 +94,14 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
         (at / name).mkdir()
         write_file(at / name / "config.json", dump_json(config))
         write_weights(at / name / original.WEIGHTS, tensors)
-    for name in original.ELSEWHERE:
-        places = [p for p in (root, rest) if p is not None and (p / name).is_dir()]
+    for name, names in original.ELSEWHERE.items():
+        places = [p / n for p in (root, rest) if p is not None for n in names if (p / n).is_dir()]
         if not places:
             raise CheckpointError(
                 f"The original weights come without {name}; name a folder that has "
                 f"{', '.join(original.ELSEWHERE)} as components=..."
             )
-        _component(places[0] / name, places[0], at / name)
+        _component(places[0], places[0].parent, at / name)
     write_file(at / INDEX, dump_json(original.INDEX))
 
 

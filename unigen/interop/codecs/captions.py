@@ -11,7 +11,7 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError
-from unigen.registry import stamp
+from unigen.registry import brief, stamp
 from unigen.tensorfile import read_weights
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -115,7 +115,15 @@ def load_decoder(folder: str | Path, activation: str = "gelu_new") -> CaptionDec
     options = {"prefix": config["prefix_length"], "inner": config["prefix_inner_dim"],
                "hidden": config["prefix_hidden_dim"], "activation_function": activation,
                **sizes}  # fmt: skip
-    decoder = stamp(CaptionDecoder(**options), {"class": "CaptionDecoder", **options})
+    try:
+        decoder = stamp(CaptionDecoder(**options), {"class": "CaptionDecoder", **options})
+    except (ValueError, TypeError, RuntimeError) as error:
+        where = named(folder / CONFIG)
+        raise CheckpointError(f"{where} describes no decoder: {brief(error)}.") from error
+    if not (folder / WEIGHTS).exists():
+        raise CheckpointError(
+            f"{named(folder)} lacks {WEIGHTS}; make it with unigen convert FOLDER out=NEW."
+        )
     tensors, _ = read_weights(folder / WEIGHTS, folder.parent, foreign=True)
     head, words = "transformer.lm_head.weight", "transformer.transformer.wte.weight"
     tied = {head: tensors[words]} if words in tensors else {}

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
+from unigen.interop.hub import fetched
 from unigen.registry import brief, nearest, shown, stamp
 
 CONFIG = "config.json"
@@ -129,7 +131,7 @@ def pretrained(folder: str | Path, download: bool = False, kind: str | None = No
         net, report = cls.from_pretrained(
             root, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{named(root)} cannot be read: {brief(error)}.") from error
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if some := sorted(map(str, report.get(key) or ())):
@@ -140,16 +142,6 @@ def pretrained(folder: str | Path, download: bool = False, kind: str | None = No
     for tensor in (*net.parameters(), *net.buffers()):  # until now they are views of the file
         tensor.data = tensor.data.clone()
     return Network.around(net.float())
-
-
-def fetched(name: str | Path) -> Path:
-    """Fetch a repository of the hub, `owner/name` or a folder in it, and return where it lies."""
-    from huggingface_hub import snapshot_download
-
-    owner, repository, *inside = str(name).split("/")
-    patterns = [f"{'/'.join([*inside, ''])}*.{suffix}" for suffix in ("json", "safetensors", "txt")]
-    here = snapshot_download(f"{owner}/{repository}", allow_patterns=patterns)
-    return real_path(Path(here, *inside))
 
 
 def _class(kind: Any, where: str = "A network") -> Any:

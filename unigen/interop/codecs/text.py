@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from unigen.interop.codecs.captions import CaptionDecoder, load_decoder
-from unigen.interop.codecs.network import Network, fetched, pretrained
+from unigen.interop.codecs.network import Network, pretrained
 from unigen.interop.codecs.vocabulary import Vocabulary, tokenizer
 from unigen.modalities.text import Sentences
 from unigen.registry import spec_of, stamp

@@ -15,6 +15,14 @@ from unigen.registry import shown
 from unigen.tensorfile import read_weights
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+#: Components of the folder, by the names they have had.
+NAMES: dict[str, tuple[str, ...]] = {
+    "vae": ("vae",), "text_encoder": ("text_encoder",), "image_encoder": ("image_encoder",),
+    "clip_image_processor": ("clip_image_processor", "image_processor", "image_feature_extractor"),
+    "clip_tokenizer": ("clip_tokenizer",), "text_decoder": ("text_decoder",),
+    "text_tokenizer": ("text_tokenizer",), "unet": ("unet",),
+}  # fmt: skip
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # what a denoiser runs in
 #: Options that the published networks share; another value would be another network.
 _FIXED = {
     "block_type": "unidiffuser", "pre_layer_norm": False, "norm_type": "layer_norm",
@@ -63,8 +71,10 @@ def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) ->
     options = options_of(config, what)
     tensors = translate(tensors, options["depth"], options["counts"], bool(options["kinds"]))
     dtype = next(iter(tensors.values())).dtype
-    if not dtype.is_floating_point:
-        raise CheckpointError(f"{what} holds {dtype} where weights were wanted; fetch it again.")
+    if dtype not in FLOATS:
+        raise CheckpointError(
+            f"{what} holds {dtype}; wanted is float32, bfloat16 or float16: copy it again."
+        )
     with torch.device("meta"):
         net = PublishedUViT(**options)
     net = net.to_empty(device="cpu").to(dtype)

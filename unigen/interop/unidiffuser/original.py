@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from unigen.errors import CheckpointError
-from unigen.interop.unidiffuser.folder import options_of
+from unigen.interop.unidiffuser.folder import NAMES, options_of
 from unigen.interop.unidiffuser.keys import to_diffusers
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = ("uvit_v0.pth", "uvit_v1.pth", "caption_decoder.pth", "autoencoder_kl.pth")
-#: Components that the original takes from elsewhere.
-ELSEWHERE = ("text_encoder", "image_encoder", "clip_image_processor", "clip_tokenizer",
-             "text_tokenizer")  # fmt: skip
+#: Components that the original takes from elsewhere,
+#: by the names that their folders have had.
+ELSEWHERE = {name: NAMES[name] for name in (
+    "text_encoder", "image_encoder", "clip_image_processor", "clip_tokenizer", "text_tokenizer",
+)}  # fmt: skip
 #: Channels of a head in the published networks; the tensors do not tell.
 HEAD = 64
 INDEX: dict[str, Any] = {

@@ -10,20 +10,14 @@ from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
 from unigen.interop.codecs import pretrained, tokenizer
 from unigen.interop.codecs.captions import load_decoder
-from unigen.interop.unidiffuser.folder import read_denoiser
+from unigen.interop.unidiffuser.folder import NAMES, read_denoiser
 from unigen.interop.unidiffuser.image import PublishedImage
 from unigen.interop.unidiffuser.schedule import DiscreteVP
 from unigen.interop.unidiffuser.text import PublishedText
 from unigen.modalities.image import Sides
 from unigen.model import UniGen
+from unigen.registry import brief
 
-#: Components of the folder; two have had two names.
-_NAMES = {
-    "vae": ("vae",), "text_encoder": ("text_encoder",), "image_encoder": ("image_encoder",),
-    "clip_image_processor": ("clip_image_processor", "image_processor", "image_feature_extractor"),
-    "clip_tokenizer": ("clip_tokenizer",), "text_decoder": ("text_decoder",),
-    "text_tokenizer": ("text_tokenizer",), "unet": ("unet",),
-}  # fmt: skip
 #: How each recipe samples. Its clocks are those of `schedule.DiscreteVP`.
 _MULTISTEP = "diffusers.DPMSolverMultistepScheduler:3"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -60,7 +54,11 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     vae = pretrained(at["vae"], kind="AutoencoderKL")
     eye = pretrained(at["image_encoder"], kind="CLIPVisionModelWithProjection")
     encoder = pretrained(at["text_encoder"], kind="CLIPTextModel")
-    processor = transformers.CLIPImageProcessor.from_pretrained(at["clip_image_processor"])
+    try:
+        processor = transformers.CLIPImageProcessor.from_pretrained(at["clip_image_processor"])
+    except (OSError, ValueError, TypeError) as error:
+        where = named(at["clip_image_processor"])
+        raise CheckpointError(f"{where} cannot be read: {brief(error)}.") from error
     decoder = load_decoder(at["text_decoder"], how["activation"])
     usual = denoiser.side * 2 * 2 ** (len(vae.config.block_out_channels) - 1)
     for net in (vae, eye, encoder, decoder):
@@ -75,8 +73,10 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     flow = DiscreteVP(late=how["late"], end=how["end"])
     model = UniGen({"image": image, "text": text}, denoiser, flow, sampling)
     # Recipes differ in clocks and activation: a result of one is not replayed by another.
-    own = recipe if image.shape == (3, usual, usual) else f"{recipe} {image.shape}"
-    model.hash = hashlib.sha256(f"{own} {sha}".encode()).hexdigest()[:16]
+    own = [recipe if image.shape == (3, usual, usual) else f"{recipe} {image.shape}", sha]
+    own += [checkpoint.digest(p) for folder in at.values() for p in sorted(folder.iterdir())
+            if p.is_file() and folder.name != "unet"]  # fmt: skip
+    model.hash = hashlib.sha256(" ".join(own).encode()).hexdigest()[:16]
     return model.eval()
 
 
@@ -85,7 +85,7 @@ def _components(root: Path) -> dict[str, Path]:
     with reading(root / INDEX, root, checkpoint.MAX_CONFIG) as (file, _):
         index = parse_json(file.read(), named(root / INDEX))
     found = {}
-    for name, names in _NAMES.items():
+    for name, names in NAMES.items():
         here = [root / n for n in names if n in index and (root / n).is_dir()]
         if not here:
             raise CheckpointError(

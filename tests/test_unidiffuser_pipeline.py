@@ -14,6 +14,8 @@ from tiny_pipeline import SIDE, save_pipeline, tiny_pipeline
 import unigen
 from unigen import sampling
 from unigen.errors import CheckpointError, UsageError
+from unigen.interop.codecs import pretrained
+from unigen.interop.codecs.text import t5_text
 from unigen.interop.unidiffuser.pipeline import RECIPES, load
 
 STEPS, GUIDANCE = 10, 3.0
@@ -354,8 +356,9 @@ def test_a_pipeline_of_the_hub_is_fetched_as_plain_files(pair, tmp_path, monkeyp
     assert asked == [("owner/name", ["*.json", "*.safetensors", "*.txt"])]
     assert fetched.hash == model.hash
     for wrong in ("owner", "../name", "owner/../name", "/owner/name"):
-        with pytest.raises(UsageError, match="is no repository"):
-            unigen.load(wrong, download=True)
+        for door in (unigen.load, pretrained, t5_text):
+            with pytest.raises(UsageError, match="is no repository"):
+                door(wrong, download=True)
 
 
 def test_another_component_is_another_model(pair, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec import Codec
 
 _SOUND_BITS = 128_000  # a second and channel
 _BLOCK = 1024  # samples of one AAC frame
@@ -40,7 +41,7 @@ def _add_track(out, channels: int, rate: int):
     layout = {1: "mono", 2: "stereo"}.get(channels)
     if layout is None:
         raise ValueError(f"{channels} channels of sound; an mp4 takes 1 or 2")
-    rates = sorted(av.codec.Codec("aac", "w").audio_rates)
+    rates = sorted(Codec("aac", "w").audio_rates or [rate])
     rate = next((known for known in rates if known >= rate), rates[-1])  # resampled if need be
     track = out.add_stream("aac", rate=rate, layout=layout)
     track.bit_rate = min(_SOUND_BITS, 6 * rate) * channels

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from unigen.interop.codecs.captions import CaptionDecoder, load_decoder
 from unigen.interop.codecs.network import Network, pretrained
 from unigen.interop.codecs.vocabulary import Vocabulary, tokenizer
+from unigen.interop.hub import fetched
 from unigen.modalities.text import Sentences
 from unigen.registry import spec_of, stamp
 

@@ -164,7 +164,12 @@ def test_a_fault_of_the_files_is_named(tmp_path):
 
     lost = "transformer.transformer_mid_block.norm3.bias"
     damaged(lost, {k: v for k, v in state.items() if k != lost})
-    damaged("has unknown more", {**state, "more": torch.ones(1)})
+    damaged("hold unknown 1 tensors: more", {**state, "more": torch.ones(1)})
+    other = {k: v for k, v in state.items() if "mid_block" not in k} | {"a": torch.ones(1)}
+    lost = sorted(set(state) - set(other))
+    damaged(f"lack {len(lost)} tensors: {', '.join(lost)}; they hold unknown 1 tensors: a", other)
+    wide = {k: torch.cat([v, v]) if "mid_block" in k else v for k, v in state.items()}
+    damaged(r"misfits in blocks.1.qkv.weight \[96, 16\] .*norm1.bias.*norm2.bias.*ffn.2.bias", wide)
     damaged("head_out.text.bias", {**state, "text_out.bias": torch.ones(3)})
     damaged("neither patch_embed", {"a": torch.ones(1)})
     older = {k: v for k, v in state.items() if "data_type" not in k}

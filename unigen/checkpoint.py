@@ -116,10 +116,13 @@ def check_config(config: Any, what: str, error: type[UnigenError]) -> None:
         raise error(f"{what} has hash {shown(config['hash'])}; 64 hex digits were wanted.")
 
 
-def match(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+def match(
+    module: nn.Module, tensors: dict[str, Tensor], what: str, most: int | None = MAX_SHOWN
+) -> None:
     """Copy tensors into a module whose state has exactly these names and shapes.
 
-    Raises `CheckpointError` naming what is missing, extra or misshapen in `what`.
+    Raises `CheckpointError` naming what is missing, extra or misshapen in `what`: at most so many
+    of each, all of them for None.
     """
     state = module.state_dict()
     both = [name for name in state if name in tensors]
@@ -130,7 +133,7 @@ def match(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
         or state[name].is_floating_point() != tensors[name].is_floating_point()
     ]
     faults = [
-        f"{word} {_some(names)}"
+        f"{word} {_some(names, most)}"
         for word, names in (
             ("lacks", [name for name in state if name not in tensors]),
             ("has unknown", [name for name in tensors if name not in state]),
@@ -222,7 +225,7 @@ def _form(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _some(names: list[str]) -> str:
-    """Return at most five names and how many more there are."""
-    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
-    return f"{', '.join(names[:MAX_SHOWN])}{more}"
+def _some(names: list[str], most: int | None) -> str:
+    """Return at most so many names and how many more there are."""
+    more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

@@ -78,7 +78,7 @@ def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) ->
     with torch.device("meta"):
         net = PublishedUViT(**options)
     net = net.to_empty(device="cpu").to(dtype)
-    checkpoint.match(net, tensors, what)
+    checkpoint.match(net, tensors, what, most=None)
     return net.eval()
 
 

@@ -5,7 +5,7 @@ same numbers, but that the second stores queries, keys and values apart and the 
 twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from einops import rearrange
@@ -76,21 +76,15 @@ def names(depth: int, layout: str, kinds: bool) -> dict[str, str]:
 def translate(
     tensors: Mapping[str, Tensor], depth: int, counts: Mapping[str, int], kinds: bool
 ) -> dict[str, Tensor]:
-    """Return the tensors under the names that `PublishedUViT` has; unknown ones keep their own.
+    """Return the tensors under the names that `PublishedUViT` has.
 
     depth: blocks; counts: tokens by part; kinds: whether there are kinds of data (version 1).
-    Raises CheckpointError for weights of something else, and for missing ones, by their names.
+    Raises CheckpointError for weights of something else, and for missing and unknown ones, each
+    by its name.
     """
     wanted = names(depth, layout_of(tensors), kinds)
-    if missing := sorted(there for there in wanted.values() if there not in tensors):
-        raise CheckpointError(
-            f"The weights lack {len(missing)} tensors: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}. The configuration is that of version "
-            f"{int(kinds)}; use the one that came with them."
-        )
+    _complete(wanted.values(), tensors, kinds)
     made = {here: tensors[there] for here, there in wanted.items()}
-    known = {*wanted.values(), *_UNUSED}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in known}
     for i in range(depth):
         if f"blocks.{i}.q.weight" in made:
             made[f"blocks.{i}.qkv.weight"] = torch.cat(
@@ -108,20 +102,17 @@ def translate(
             f"pos_embed holds {len(places)} positions; the configuration wants {sum(lengths)}."
         )
     keys = ("place_clock", *(f"place.{p.replace(':', '__')}" for p in _SEQUENCE))
-    return {**made, **dict(zip(keys, places.split(lengths), strict=True)), **rest}
+    return {**made, **dict(zip(keys, places.split(lengths), strict=True))}
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], depth: int, kinds: bool) -> dict[str, Tensor]:
     """Return tensors with the original's names under those of diffusers, and nothing else.
 
     depth: blocks; kinds: whether there are kinds of data (version 1). Raises CheckpointError for
-    missing tensors, by name.
+    missing and unknown tensors, by name.
     """
     theirs, ours = (names(depth, layout, kinds) for layout in _LAYOUTS)
-    if missing := sorted(name for name in theirs.values() if name not in tensors):
-        raise CheckpointError(
-            f"The denoiser lacks {len(missing)} tensors: {', '.join(missing[:5])}."
-        )
+    _complete(theirs.values(), tensors, kinds)
     made = {ours[here]: tensors[name] for here, name in theirs.items() if here in ours}
     for i in range(depth):
         parts = tensors[theirs[f"blocks.{i}.qkv.weight"]].chunk(3)
@@ -129,6 +120,19 @@ def to_diffusers(tensors: Mapping[str, Tensor], depth: int, kinds: bool) -> dict
     for kind in ("weight", "bias"):  # which diffusers keeps twice
         made[f"transformer.pos_embed.proj.{kind}"] = tensors[f"patch_embed.proj.{kind}"]
     return made
+
+
+def _complete(wanted: Collection[str], tensors: Mapping[str, Tensor], kinds: bool) -> None:
+    """Raise CheckpointError with the name of every tensor that is missing or unknown."""
+    missing = sorted(set(wanted) - set(tensors))
+    unknown = sorted(set(tensors) - set(wanted) - set(_UNUSED))
+    faults = [f"{verb} {len(some)} tensors: {', '.join(some)}"
+              for verb, some in (("lack", missing), ("hold unknown", unknown)) if some]  # fmt: skip
+    if faults:
+        raise CheckpointError(
+            f"The weights {'; they '.join(faults)}. The configuration is that of version "
+            f"{int(kinds)}; use the one that came with them."
+        )
 
 
 def _block(i: int, middle: int, layout: str) -> str:

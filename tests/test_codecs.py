@@ -43,6 +43,7 @@ LTX = {
     "spatio_temporal_scaling": [True, True, False, False],
     "decoder_spatio_temporal_scaling": [True, True, False, False],
 }  # fmt: skip
+LTX_MEAN, LTX_STD = torch.linspace(-0.5, 0.5, 8), torch.linspace(0.5, 2.0, 8)
 WAN = {
     "base_dim": 4, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
@@ -171,13 +172,18 @@ def test_a_codec_trains_saves_loads_and_generates(trained, tmp_path):
     ("AutoencoderKLWan", WAN, (2, 5, 3, 32, 32), lambda z: z
      * torch.tensor(WAN["latents_std"])[:, None, None, None]
      + torch.tensor(WAN["latents_mean"])[:, None, None, None]),
+    ("AutoencoderKLLTXVideo", {**LTX, "scaling_factor": 0.7}, (2, 9, 3, 32, 32),
+     lambda z: z * LTX_STD[:, None, None, None] / 0.7 + LTX_MEAN[:, None, None, None]),
 ])  # fmt: skip
 def test_latents_are_those_of_the_library_with_its_statistics_taken_off(kind, config, shape, undo):
     """The pipelines of diffusers decode z * std + mean; so what we call z must be theirs."""
     torch.manual_seed(0)
     codec, raw = Network(kind, config), torch.rand(shape)
+    for name, value in dict(codec.net.named_buffers()).items():  # LTX has them in its weights
+        if name in ("latents_mean", "latents_std"):
+            value.copy_(LTX_MEAN if name == "latents_mean" else LTX_STD)
     if len(shape) == 5:
-        modality = CodecVideo(codec, 5, 1, size=32)
+        modality = CodecVideo(codec, shape[1], 1, size=32)
         frames = (raw * 2 - 1).transpose(1, 2)
         theirs = codec.net.encode(frames).latent_dist.mode()
         back = codec.net.decode(theirs).sample.transpose(1, 2)

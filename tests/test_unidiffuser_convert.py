@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 
+import diffusers
 import pytest
 import torch
 from tiny_pipeline import save_pipeline, tiny_pipeline
@@ -127,6 +128,10 @@ def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatc
         a, b = tensors_of(folder / part), tensors_of(tmp_path / "new" / part)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a if ".pos_embed." not in k)  # never used
+    made, theirs = (diffusers.DPMSolverMultistepScheduler.from_pretrained(at / "scheduler")
+                    for at in (tmp_path / "new", folder))  # fmt: skip
+    assert made.config.solver_order == 3
+    assert torch.equal(made.alphas_cumprod, theirs.alphas_cumprod)
     (tmp_path / "old" / "uvit_v0.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="Of the original weights here are uvit_v0.pth, uvit"):
         convert(tmp_path / "old", tmp_path / "newer", components=folder)

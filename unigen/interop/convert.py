@@ -102,6 +102,8 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
                 f"{', '.join(original.ELSEWHERE)} as components=..."
             )
         _component(places[0], places[0].parent, at / name)
+    (at / "scheduler").mkdir()
+    write_file(at / "scheduler" / "scheduler_config.json", dump_json(original.SCHEDULER))
     write_file(at / INDEX, dump_json(original.INDEX))
 
 

@@ -30,7 +30,13 @@ INDEX: dict[str, Any] = {
     "text_decoder": ["unidiffuser", "UniDiffuserTextDecoder"],
     "text_tokenizer": ["transformers", "GPT2Tokenizer"],
     "unet": ["unidiffuser", "UniDiffuserModel"],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
 }
+#: What diffusers samples with; this package has clocks of its own.
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "DPMSolverMultistepScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "solver_order": 3,
+}  # fmt: skip
 _VAE = {  # of latent diffusion (Rombach et al. 2022), as far as the tensors do not tell
     "_class_name": "AutoencoderKL", "act_fn": "silu", "layers_per_block": 2, "norm_num_groups": 32,
     "scaling_factor": 0.18215, "sample_size": 512, "in_channels": 3, "out_channels": 3,

@@ -75,12 +75,16 @@ def settled(t: Float[Tensor, "..."], tokens: int) -> Bool[Tensor, "... n"]:
 
 
 def _region(positions: Float[Tensor, "n 3"], draw: Float[Tensor, "b 4"]) -> Tensor:
-    """Return a half space along one of the axes that the part has, [b, n]; never everything."""
+    """Return a half space along one of the axes that the part has, [b, n]; never everything.
+
+    Time is drawn as often as rows and columns together: what goes on is asked for most.
+    """
     low, high = positions.amin(0), positions.amax(0)
     axes = (high > low).nonzero()[:, 0]
     if not len(axes):
         return torch.zeros(len(draw), len(positions), dtype=torch.bool, device=draw.device)
-    axis = axes[(draw[:, 0] * len(axes)).long()]
+    bounds = torch.where(axes == 0, 2.0, 1.0).cumsum(0)
+    axis = axes[torch.bucketize(draw[:, 0] * bounds[-1], bounds[:-1], right=True)]
     along = positions.T[axis]  # b n
     cut = low[axis] + draw[:, 1] * (high - low)[axis]
     inside = torch.where(draw[:, 2:3] < 0.6, along < cut[:, None], along > cut[:, None])

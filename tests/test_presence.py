@@ -6,7 +6,15 @@ import torch
 from tiny import NAMES, tiny_model
 
 from unigen.flow import DECIDED
-from unigen.presence import CONDITIONAL, INDEPENDENT, PARTLY_KEPT, TOGETHER, draw_clocks, settled
+from unigen.presence import (
+    CONDITIONAL,
+    INDEPENDENT,
+    PARTLY_KEPT,
+    POINT_KEPT,
+    TOGETHER,
+    draw_clocks,
+    settled,
+)
 from unigen.tokens import GLOBAL, modality_of, role_of
 
 
@@ -22,6 +30,11 @@ def draw(names=NAMES, b=512, seed=0, ordered=()):
     means = {p: 0.0 for p in parts}
     generator = torch.Generator().manual_seed(seed)
     return draw_clocks(model.flow, x, model.positions(x), means, ordered, generator)
+
+
+def level(clocks, name):
+    """Return the clock of a modality whose tokens are not ordered, whatever of it is kept."""
+    return torch.cat([clocks[name], clocks[f"{name}:{GLOBAL}"]], 1).amax(1)
 
 
 def test_every_token_has_a_clock_between_data_and_noise():
@@ -52,10 +65,8 @@ def test_one_modality_alone_is_never_given():
 def test_a_part_has_one_clock_but_for_what_is_kept():
     clocks = draw()
     for part, t in clocks.items():
-        level = t.amax(1, keepdim=True)
-        assert ((t == level) | (t == 0)).all()
-        top = clocks[f"{modality_of(part)}:{GLOBAL}"]
-        assert torch.equal(top, level)
+        top = level(clocks, modality_of(part))[:, None]
+        assert ((t == top) | (t == 0)).all()
 
 
 def test_some_parts_keep_a_region():
@@ -72,6 +83,12 @@ def test_a_modality_alone_is_conditional_by_a_region_of_its_own():
     assert abs(partly - CONDITIONAL) < 0.04
 
 
+def test_some_keep_their_point_of_the_shared_space():
+    clocks = draw(("video",), b=4096)
+    kept = (clocks[f"video:{GLOBAL}"][:, 0] == 0) & (clocks["video"].amax(1) > 0)
+    assert abs(kept.float().mean() - POINT_KEPT) < 0.02
+
+
 def test_ordered_tokens_are_settled_from_the_first_on():
     together, t = draw(b=4096)["text"], draw(b=4096, ordered=["text"])["text"]
     apart = ((t == 0) | (t == 1)).all(1) & (t > 0).any(1)
@@ -82,10 +99,10 @@ def test_ordered_tokens_are_settled_from_the_first_on():
 
 def test_words_wait_for_what_is_made_beside_them():
     clocks = draw(b=4096, ordered=["text"])
-    words, level = clocks["text"], clocks[f"text:{GLOBAL}"][:, 0]
-    others = torch.stack([clocks[f"{n}:{GLOBAL}"][:, 0] for n in NAMES if n != "text"], 1)
-    beside = (others == level[:, None]).any(1)
-    early = ((words == 0) | (words == 1)).all(1) & (level > DECIDED) & (level < 0.85)
+    words, own = clocks["text"], clocks[f"text:{GLOBAL}"][:, 0]
+    others = torch.stack([level(clocks, n) for n in NAMES if n != "text"], 1)
+    beside = (others == own[:, None]).any(1)
+    early = ((words == 0) | (words == 1)).all(1) & (own > DECIDED) & (own < 0.85)
     begun = (words == 0).any(1)
     assert not begun[early & beside].any()
     assert begun[early & ~beside].all()
@@ -107,7 +124,7 @@ def test_every_set_of_given_modalities_appears():
 
 
 def test_shares_of_joint_and_independent_clocks():
-    levels = torch.stack([draw(b=4096)[f"{n}:{GLOBAL}"][:, 0] for n in NAMES], 1)
+    levels = torch.stack([level(draw(b=4096), n) for n in NAMES], 1)
     joint = (levels == levels[:, :1]).all(1).float().mean()
     distinct = torch.tensor([len(set(row)) == 4 and 0 not in row for row in levels.tolist()])
     assert abs(joint - (1 - CONDITIONAL - INDEPENDENT)) < 0.04

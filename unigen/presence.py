@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unigen.flow import DECIDED, RectifiedFlow
-from unigen.tokens import Clocks, Positions, Tokens, modality_of
+from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
 
 #: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
-NOISY_GIVEN, PARTLY_KEPT = 0.1, 0.3
+NOISY_GIVEN, PARTLY_KEPT, POINT_KEPT = 0.1, 0.3, 0.05
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 
 
@@ -28,8 +28,9 @@ def draw_clocks(
     Conditional samples draw a random subset of the modalities, neither none nor all, as given
     (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
     draw a clock a modality (Bao et al. 2023b); the others share one. Some parts, if not ordered,
-    keep a region at clock 0; alone, a modality is conditional by that only.
-    A modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
+    keep a region at clock 0; alone, a modality is conditional by that only. Some keep their point
+    of the shared space: what is made is another thing that means the same.
+    Else a modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
     and the rest is noise, as it is when they are sampled; beside other modalities at their clock
     they wait until it is `DECIDED`.
     """
@@ -61,6 +62,8 @@ def draw_clocks(
             apart = rand(b, 1) >= TOGETHER
             turn = torch.where(beside, (clock[:, 0] / DECIDED).clamp(max=1), clock[:, 0])
             clocks[part] = torch.where(apart, (~settled(turn, z.shape[1])).float(), clock)
+        elif role_of(part) == GLOBAL:
+            clocks[part] = torch.where(rand(b, 1) < POINT_KEPT, 0.0, clock)
         else:
             often = PARTLY_KEPT if len(names) > 1 else CONDITIONAL
             region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < often)

@@ -17,6 +17,7 @@ from unigen.errors import CheckpointError, UsageError
 from unigen.interop.codecs import pretrained
 from unigen.interop.codecs.text import t5_text
 from unigen.interop.unidiffuser.pipeline import RECIPES, load
+from unigen.tokens import noise
 
 STEPS, GUIDANCE = 10, 3.0
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -148,15 +149,38 @@ def test_both_at_once(pair, draws, said, guidance):
 
 
 @pytest.mark.parametrize(("part", "mode"), [("image", "image"), ("text", "text")])
-def test_one_alone(pair, draws, said, monkeypatch, part, mode):
+def test_one_alone(pair, draws, said, part, mode):
     """The pipeline shows one and the same noise in the place of what is absent."""
     pipe, model, _ = pair
     z = start()
     eps = noises(pipe, z)
-    monkeypatch.setattr(sampling, "noise", lambda name, *shape: eps[name.partition("/")[0]])
     wanted = theirs(pipe, z, mode).images
     made = ours(model, [part], {}, eps)[part]
     close(*((grid(made), wanted) if part == "image" else (made, said[0])))
+
+
+def test_the_noise_of_sentences_is_that_of_the_recipe(pair):
+    """Diffusers draws it as wide as CLIP's tokens, and the prefix encoder makes it narrow."""
+    _, model, folder = pair
+    wide = noise("text", [5], (77, 24))
+    with torch.no_grad():
+        assert torch.equal(model.prior("text", [5]), model.modality("text").decoder.encode(wide))
+    for recipe in ("original", "unigen"):
+        other = load(folder, recipe=recipe)
+        assert torch.equal(other.prior("text", [5]), noise("text", [5], (77, 16)))
+    assert torch.equal(model.prior("image", [5]), noise("image", [5], model.shape("image")))
+
+
+def test_what_is_absent_is_new_noise_in_every_call_but_for_diffusers(pair, monkeypatch):
+    _, diffusers, folder = pair
+    for model, one in ((diffusers, True), (load(folder, recipe="original"), False)):
+        seen, ask = [], model.denoise
+        monkeypatch.setattr(
+            model, "denoise", lambda x, t, ask=ask, seen=seen: seen.append(x) or ask(x, t)
+        )
+        list(model.sample(["image"], {}, [0], **model.options(steps=3)))
+        assert torch.equal(seen[0]["text"], seen[1]["text"]) == one
+        assert torch.equal(seen[0]["text"], model.prior("text", [0])) == one
 
 
 def test_one_call_does_what_neither_implementation_does(pair):

@@ -172,6 +172,10 @@ class UniGen(nn.Module):
             return (1, modality.shared.width)
         return (modality.tokens, modality.channels)
 
+    def prior(self, part: str, seeds: Sequence[int]) -> Float[Tensor, "b n c"]:
+        """Return the noise from which a part is made: a function of each seed and the name."""
+        return self.modality(part).prior(part, seeds, self.shape(part)).to(self.device)
+
     def generate(self, want: Sequence[str], given: Mapping[str, Any] | None = None, **options):
         """Generate the wanted parts given the others; return one `Result` a seed.
 

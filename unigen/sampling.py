@@ -42,8 +42,8 @@ def sample(
     `unigen.sampler`. joint: False puts every wanted part in a sequence of its own. noises: initial
     noise to use instead of the seeds'. negative: what guidance goes away from, see `guided`.
 
-    A part that is neither wanted nor given is not in the sequence, or, for a denoiser that is
-    `absent = "noise"`, it is new noise at clock 1 in every call (Bao et al. 2023b).
+    A part that is neither wanted nor given is not in the sequence, or it is noise at clock 1 (Bao
+    et al. 2023b), as the denoiser's `absent` says.
 
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
@@ -57,10 +57,13 @@ def sample(
         yield from _apart(model, want, given, seeds, keep or {}, options)
         return
     parts = model.denoiser.parts
+    own = {p: eps.to(model.device) for p, eps in (noises or {}).items()}
     wanted = [p for name in want for p in (name, f"{name}:{GLOBAL}") if p in parts]
-    start = {p: (noises or {}).get(p, noise(p, seeds, model.shape(p))) for p in wanted}
-    start = {p: eps.to(model.device) for p, eps in start.items()}
+    start = {p: own[p] if p in own else model.prior(p, seeds) for p in wanted}
     fixed, calls = {p: z for p, z in given.items() if p not in start}, count()
+    away = [p for p in parts if p not in start and p not in fixed]
+    away = away if model.denoiser.absent == "one noise" else []
+    beside = {p: own[p] if p in own else model.prior(p, seeds) for p in away}
     ordered = {p for p in start if model.ordered(p)}
     lead = DECIDED if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
@@ -86,10 +89,11 @@ def sample(
         return x
 
     def absent(x: Tokens) -> Tokens:
-        names = [p for p in parts if p not in x] if model.denoiser.absent == "noise" else []
+        names = [p for p in parts if p not in x] if model.denoiser.absent != "drop" else []
         call = next(calls) if names else 0
-        made = {p: noise(f"{p}/absent/{call}", seeds, model.shape(p)) for p in names}
-        return {p: z.to(model.device) for p, z in made.items()}
+        made = {p: noise(f"{p}/absent/{call}", seeds, model.shape(p))
+                for p in names if p not in beside}  # fmt: skip
+        return {p: z.to(model.device) for p, z in made.items()} | pick(beside, names)
 
     def ask(t: Float[Tensor, ""], asked: Sequence[tuple[Tokens, Tokens]]) -> list[Tokens]:
         """Ask the network for tokens at one clock, each with conditions of its own at clock 0."""

@@ -24,8 +24,8 @@ class Denoiser(nn.Module):
     """A network from noisy tokens, clocks and positions to a prediction for every token."""
 
     parts: dict[str, int]  # numbers of a token by part name, of all that it may meet
-    #: A part that is neither given nor wanted: "drop" leaves it out of the sequence, "noise" shows
-    #: noise at clock 1.
+    #: A part that is not there: "drop" leaves it out of the sequence, "noise" shows new noise at
+    #: clock 1 in every call, "one noise" the same in all, where it is neither given nor wanted.
     absent = "drop"
     #: Tokens that are kept while the rest of their part is made: "clean" shows them at clock 0,
     #: "noised" at the clock of the rest, for a network that knows one clock a modality.

@@ -1,7 +1,7 @@
 """What a kind of media must be able to do: the only abstract class of the package."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unigen.errors import UsageError
 from unigen.layers import Block, norm
 from unigen.lens import Lens
+from unigen.tokens import noise
 
 Raw = Any  # a batch of raw data: a tensor with batch first, or a list
 
@@ -71,6 +72,12 @@ class Modality(nn.Module, ABC):
     @abstractmethod
     def positions(self) -> Float[Tensor, "n 3"]:
         """Return (second, row, column) of every token; rows and columns run from 0 to 1."""
+
+    def prior(
+        self, part: str, seeds: Sequence[int], shape: tuple[int, int]
+    ) -> Float[Tensor, "b n c"]:
+        """Return the noise from which one of its parts is made, of `shape` for every seed."""
+        return noise(part, seeds, shape)
 
     def codec_loss(self, front: Any, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Return the reconstruction loss of the codec on what `front` made of a raw batch.

@@ -22,21 +22,21 @@ from unigen.registry import brief
 _MULTISTEP = "diffusers.DPMSolverMultistepScheduler:3"
 RECIPES: dict[str, dict[str, Any]] = {
     "diffusers": {"late": 1, "end": 0.0, "activation": "gelu", "sampler": _MULTISTEP,
-                  "steps": 50, "guidance": 8.0},
+                  "steps": 50, "guidance": 8.0, "absent": "one noise", "prefixed": True},
     "original": {"late": 0, "end": 0.001, "activation": "gelu_new", "sampler": "singlestep",
-                 "steps": 50, "guidance": 8.0},
+                 "steps": 50, "guidance": 8.0, "absent": "noise", "prefixed": False},
     "unigen": {"late": 0, "end": 0.0, "activation": "gelu_new", "sampler": _MULTISTEP,
-               "steps": 20, "guidance": 8.0},
+               "steps": 20, "guidance": 8.0, "absent": "noise", "prefixed": False},
 }  # fmt: skip
 
 
 def load(folder: str | Path, recipe: str | None = None, size: Sides | None = None) -> UniGen:
     """Load a pipeline folder of UniDiffuser, version 0 or 1, as diffusers writes it.
 
-    recipe: "diffusers" samples as its pipeline does, "original" as the authors' code: a solver of
-    third order at fractional times, which ends a thousandth before the data. "unigen" has the
-    clocks and the activation of the original, the solver of diffusers, and fewer steps; it is what
-    None means. size: pixels a side, or height and width, if not those of training (512); the
+    recipe: "diffusers" samples as its pipeline does, noise of sentences through the prefix encoder
+    included; "original" as the authors' code: a solver of third order at fractional times, which
+    ends a thousandth before the data. "unigen" has the clocks, the noise and the activation of the
+    original, the solver of diffusers, and fewer steps; it is what None means. size: pixels a side, or height and width, if not those of training (512); the
     learned positions are interpolated.
 
     Everything is safetensors and JSON; no code of the folder runs. All networks run in the dtype of
@@ -65,7 +65,8 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
         net.to(next(denoiser.parameters()).dtype)
     image = PublishedImage(vae, eye, processor, size or usual)
     words, letters = tokenizer(at["clip_tokenizer"]), tokenizer(at["text_tokenizer"])
-    text = PublishedText(encoder, decoder, words, letters)
+    text = PublishedText(encoder, decoder, words, letters, prefixed=how["prefixed"])
+    denoiser.absent = how["absent"]
     sampling = {
         "steps": how["steps"], "guidance": how["guidance"], "mutual_guidance": how["guidance"],
         "sampler": how["sampler"],

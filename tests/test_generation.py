@@ -184,6 +184,37 @@ def test_a_saved_result_can_be_given(model, tmp_path):
         assert made.recipe["given"]["image"]["file"] == str(path)
 
 
+def test_through_a_part_is_two_calls_without_decoding_in_between(model):
+    """Latents of the middle part stand in the place of what was given."""
+    picture = RAW["image"][:1]
+    (made,) = model.generate("image", {"image": picture}, through="video", seeds=[3])
+    with torch.no_grad():
+        *_, between = model.sample(["video"], model.encode({"image": picture}), [3],
+                                   **model.options())  # fmt: skip
+        *_, after = model.sample(["image"], between, [3], **model.options())
+        assert torch.equal(made["image"], model.decode(after)["image"])
+    assert made.recipe["through"] == ["video"]
+    (other,) = model.generate("image", {"image": RAW["image"][1:2]}, through="video", seeds=[3])
+    assert not torch.equal(made["image"], other["image"])
+
+
+def test_a_point_of_the_shared_space_stays_and_tells_all_that_is_told(model):
+    picture, states = RAW["image"][:1], []
+    model.generate("image", {"image": picture}, keep={"image": "global"},
+                   callback=lambda step, z: states.append(z))  # fmt: skip
+    given, options = model.encode({"image": picture}), model.options()
+
+    def made(**other):
+        keep = {"image:global": torch.ones(1)}
+        *_, x = model.sample(["image"], {**given, **other}, [0], keep=keep, **options)
+        return x["image"]
+
+    assert torch.equal(states[-1]["image:global"], given["image:global"])
+    assert torch.equal(made(), states[-1]["image"])
+    assert torch.equal(made(), made(image=given["image"] + 1))  # only the point is looked at
+    assert not torch.equal(made(), made(**{"image:global": -given["image:global"]}))
+
+
 @pytest.mark.parametrize(
     ("want", "given", "options", "words"),
     [
@@ -199,6 +230,10 @@ def test_a_saved_result_can_be_given(model, tmp_path):
         (["text"], {"image": RAW["image"][:1]}, {"keep": {"image": "0,0,1,1"}}, "in want and in"),
         (["image"], {"image": RAW["image"][:1]}, {"keep": {"image": "0,0"}}, "no box"),
         (["text"], {"text": "a"}, {"keep": {"text": "0:1"}}, "no regions"),
+        (["image"], TEXT, {"through": ["vidoe"]}, "did you mean 'video'?"),
+        (["image"], {}, {"through": ["text"]}, "through=['text'] needs something given"),
+        (["image"], TEXT, {"through": ["text"]}, "text neither given nor wanted"),
+        (["image"], TEXT, {"through": ["image"]}, "image neither given nor wanted"),
         (["image"], {}, {"steps": 0}, "steps=0"),
         (["image"], {}, {"steps": 10**9}, "steps=1000000000"),
         (["image"], {}, {"seeds": []}, "no seeds"),
@@ -247,7 +282,7 @@ def test_a_wrong_call_gets_one_sentence_and_exit_code_2(model, want, given, opti
 def test_a_wrong_option_names_itself(model, wrong):
     options = {**model.options(), **wrong}  # as a configuration may hold them
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
-        _checked(model, ["image"], TEXT, [0], {}, options, {})
+        _checked(model, ["image"], TEXT, [0], {}, [], options, {})
 
 
 def test_a_file_that_is_no_picture_is_exit_code_3(model, tmp_path):

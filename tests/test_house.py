@@ -40,6 +40,7 @@ FLOORS = {
     "unigen.align": 3,
     "unigen.objectives": 3,
     "unigen.generation": 3,
+    "unigen.given": 3,
     "unigen.interop": 3,
     "unigen.data": 4,
     "unigen.train": 4,

@@ -14,8 +14,9 @@ from unigen.model import UniGen, load
 def run(cfg: dict) -> list[Path]:
     """Generate as configured (conf/generate.yaml), write the results, return their paths."""
     seeds = _seeds(cfg)
-    if not isinstance(cfg["want"], list):
-        raise UsageError(f"want={cfg['want']} is no list; type want=[image] or want=[image,audio].")
+    for key in ("want", "through"):
+        if not isinstance(cfg[key], list):
+            raise UsageError(f"{key}={cfg[key]} is no list; type {key}=[image], say.")
     media.make_folder(cfg["out"])
     model = _load(cfg)
     given, negative = (
@@ -23,7 +24,8 @@ def run(cfg: dict) -> list[Path]:
         for key in ("given", "negative")
     )
     results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
-                             negative=negative, deterministic=cfg["deterministic"], progress=True,
+                             through=cfg["through"], negative=negative,
+                             deterministic=cfg["deterministic"], progress=True,
                              mutual_guidance=cfg["mutual_guidance"],
                              **_options(cfg))  # fmt: skip
     _say(results[0].recipe["notes"])
@@ -82,8 +84,8 @@ def replay(cfg: dict) -> Iterator[Path]:
             raise UsageError(f"{file} was made from noise of its own; it cannot be replayed.")
         (result,) = model.generate(
             recipe["want"], {p: _again(p, s) for p, s in recipe["given"].items()},
-            seeds=[recipe["seed"]], keep=recipe["keep"], steps=recipe["steps"],
-            guidance=recipe["guidance"], sampler=recipe["sampler"],
+            seeds=[recipe["seed"]], keep=recipe["keep"], through=recipe.get("through", []),
+            steps=recipe["steps"], guidance=recipe["guidance"], sampler=recipe["sampler"],
             mutual_guidance=recipe.get("mutual_guidance"),
             deterministic=bool(recipe.get("deterministic")), joint=bool(recipe.get("joint", True)),
             negative={p: _again(p, s) for p, s in recipe.get("negative", {}).items()},

@@ -1,7 +1,6 @@
 """From what a user asks to what a user gets: checks, encoding, sampling, decoding, results."""
 
 import difflib
-import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from unigen import __version__, media
 from unigen.errors import UsageError
+from unigen.given import encoded, on, taken, whose
 from unigen.tokens import GLOBAL, Tokens, fitting, role_of
 
 BATCH = 32  # samples in a forward, unless each is to be alone in its own
@@ -76,6 +76,7 @@ def generate(
     mutual_guidance: float | None = None,
     sampler: str | None = None,
     keep: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
     negative: Mapping[str, Any] | None = None,
     deterministic: bool = False,
     joint: bool = True,
@@ -89,7 +90,9 @@ def generate(
     text the sentence. steps, guidance (1 is off; one number or one per given part), mutual_guidance
     (of parts made together, by each other; 1 is off) and sampler default to what the model was
     tuned for. keep: by part (in given and in want) the region that
-    stays. negative: like given, what guidance goes away from. deterministic: one sample a forward,
+    stays, or "global": its point of the shared space stays, so that another one is made which means
+    the same. through: parts that are made first, from what is given, and then stand in its place,
+    as latents: text through an image is text that says it in other words. negative: like given, what guidance goes away from. deterministic: one sample a forward,
     the same bytes at any batch size. joint: False generates each part in a sequence of its own.
     noise: initial noise by part. callback: called with the number of every step and its latents;
     an exception it raises ends the sampling.
@@ -98,23 +101,22 @@ def generate(
     keep = dict(keep or {})
     options = model.options(steps, guidance, sampler, mutual_guidance)
     negative = dict(negative or {})
-    want, seeds = _checked(model, want, given, seeds, keep, options, negative)
-    raw, notes, sources = _taken(model, given, len(seeds))
-    away, remarks, avoided = _taken(model, negative, len(seeds), "negative")
+    want, through = _names(want), _names(through)
+    seeds = _checked(model, want, given, seeds, keep, through, options, negative)
+    raw, notes, sources = taken(model, given, len(seeds))
+    away, remarks, avoided = taken(model, negative, len(seeds), "negative")
     notes += remarks
-    masks = {p: model.modality(p).kept(region).float() for p, region in keep.items()}
+    masks = _masks(model, keep, raw)
     own = fitting(noise or {}, {p: model.shape(p) for p in model.denoiser.parts}, len(seeds))
-    for part, mask in masks.items():
-        raw[part] = model.modality(part).blank(raw[part], mask)
     size = 1 if deterministic else BATCH
     results = []
     for start in range(0, len(seeds), size):
         rows = slice(start, start + size)
-        tokens, other = (_encoded(model, some, rows, len(seeds)) for some in (raw, away))
-        states = model.sample(
-            want, tokens, seeds[rows], keep=masks, joint=joint, **options, negative=other,
-            noises={p: z[rows] for p, z in own.items()},
-        )  # fmt: skip
+        tokens, other = (encoded(model, some, rows, len(seeds)) for some in (raw, away))
+        how = {**options, "noises": {p: z[rows] for p, z in own.items()}, "joint": joint}
+        if through:
+            *_, tokens = model.sample(through, tokens, seeds[rows], **how)
+        states = model.sample(want, tokens, seeds[rows], keep=masks, negative=other, **how)
         bar = tqdm(
             states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step"
         )
@@ -123,13 +125,13 @@ def generate(
             if callback is not None:
                 callback(number, latents)
         made = model.decode({p: z for p, z in latents.items() if role_of(p) != GLOBAL})
-        made = {p: _on(value, "cpu") for p, value in made.items()}
+        made = {p: on(value, "cpu") for p, value in made.items()}
         for i, seed in enumerate(seeds[rows]):
             recipe = {
                 "unigen": __version__, "torch": torch.__version__, "model": model.hash,
-                "seed": seed, "want": want, "given": _whose(sources, start + i),
-                "negative": _whose(avoided, start + i), "keep": keep, **options,
-                "noise": sorted(own),
+                "seed": seed, "want": want, "given": whose(sources, start + i),
+                "negative": whose(avoided, start + i), "keep": keep, "through": through,
+                **options, "noise": sorted(own),
                 "deterministic": deterministic, "joint": joint, "notes": notes,
             }  # fmt: skip
             results.append(
@@ -146,17 +148,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def _checked(
     model,
-    want: Sequence[str],
+    want: list[str],
     given: Mapping,
     seeds: Sequence[int],
     keep: Mapping,
+    through: list[str],
     options: dict,
     negative: Mapping,
-) -> tuple[list[str], list[int]]:
-    """Return want and seeds as lists, or say what is wrong with the call."""
-    want = [want] if isinstance(want, str) else list(want)
+) -> list[int]:
+    """Return the seeds as a list, or say what is wrong with the call."""
     known = [p for p in model.denoiser.parts if role_of(p) != GLOBAL]
-    for part in (*want, *given, *keep, *negative):
+    for part in (*want, *given, *keep, *through, *negative):
         if part not in known:
             raise UsageError(f"unknown modality {part!r}; {nearest(part, known)}")
     if not want:
@@ -164,13 +166,18 @@ def _checked(
     if len(set(want)) < len(want):
         raise UsageError(f"want={want} names a part twice; name each once.")
     for part in want:
-        if part in given and part not in keep:
+        if part in given and part not in keep and not through:
             raise UsageError(
                 f"{part} is both wanted and given; drop one, or say what stays with keep.{part}=..."
             )
     for part in keep:
         if part not in want or part not in given:
             raise UsageError(f"keep.{part} needs {part} in want and in given.")
+    if bad := [p for p in through if p in given or p in want or not given or keep]:
+        raise UsageError(
+            f"through={through} needs something given, no keep, and {bad[0]} neither given nor "
+            "wanted; drop one."
+        )
     for part in negative:
         if part in want:
             raise UsageError(f"negative.{part} needs {part} to be no part of want; drop one.")
@@ -189,67 +196,26 @@ def _checked(
                 raise UsageError(f"{key}={weight!r}; type a number, where 1 is off.")
     if negative and set(_weights(options["guidance"])) <= {1}:
         raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
-    return want, list(seeds)
+    return list(seeds)
+
+
+def _names(parts: str | Sequence[str]) -> list[str]:
+    return [parts] if isinstance(parts, str) else list(parts)
+
+
+def _masks(model, keep: Mapping[str, str], raw: dict[str, Any]) -> dict[str, Tensor]:
+    """Return what stays of each part, 1 for a token; blank the rest of the raw media."""
+    masks = {}
+    for part, region in keep.items():
+        if region != GLOBAL:
+            masks[part] = model.modality(part).kept(region).float()
+            raw[part] = model.modality(part).blank(raw[part], masks[part])
+        elif (point := f"{part}:{GLOBAL}") in model.denoiser.parts:
+            masks[point] = torch.ones(1)
+        else:
+            raise UsageError(f"keep.{part}=global: the {part} of this model has no such point.")
+    return masks
 
 
 def _weights(guidance: Any) -> list:
     return list(guidance.values()) if isinstance(guidance, Mapping) else [guidance]
-
-
-def _taken(
-    model, given: Mapping[str, Any], count: int, key: str = "given"
-) -> tuple[dict[str, Any], list[str], dict[str, list[Any]]]:
-    """Return raw media by part, notes, and by part what the recipe says of each sample."""
-    raw, notes, sources = {}, [], {}
-    for part, value in given.items():
-        name = f"{key}.{part}"
-        raw[part], remarks, sources[part] = _take(model.modality(part), name, value, count)
-        notes += [f"{part if key == 'given' else name}: {remark}" for remark in remarks]
-    return raw, notes, sources
-
-
-def _encoded(model, raw: Mapping[str, Any], rows: slice, count: int) -> Tokens:
-    """Return the latents of some samples."""
-    some = {p: _on(_rows(value, rows, count), model.device) for p, value in raw.items()}
-    n = len(range(count)[rows])
-    return {p: z.expand(n, -1, -1) for p, z in model.encode(some).items()}
-
-
-def _whose(sources: Mapping[str, list[Any]], i: int) -> dict[str, Any]:
-    """Return what the recipe says of one sample."""
-    return {part: some[min(i, len(some) - 1)] for part, some in sources.items()}
-
-
-def _take(modality, name: str, value: Any, count: int) -> tuple[Any, list[str], list[Any]]:
-    """Return raw media, notes, and what the recipe says of each sample."""
-    many = isinstance(value, list | tuple)
-    values = value if many else [value]
-    if not values:
-        raise UsageError(f"{name} is empty; give one sample or one a seed.")
-    pieces = [modality.take(v) for v in values]
-    raws = [raw for raw, _ in pieces]
-    raw = raws[0] if len(raws) == 1 else modality.join(raws)
-    if len(raw) not in (1, count):
-        raise UsageError(f"{name} has {len(raw)} samples for {count} seeds; give 1 or {count}.")
-    notes = list(dict.fromkeys(note for _, remarks in pieces for note in remarks))
-    whose = [v for v, some in zip(values, raws, strict=True) for _ in range(len(some))]
-    sources = [_source(v, raw[i : i + 1]) for i, v in enumerate(whose)]
-    return raw, notes, sources
-
-
-def _source(value: Any, raw: Any) -> Any:
-    """Describe an input for the recipe: text as it is, a file by path and hash, else a hash."""
-    if isinstance(raw, list):
-        return raw[0]
-    if isinstance(value, str | Path):
-        digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
-        return {"file": str(Path(value).absolute()), "sha256": digest}
-    return {"sha256": hashlib.sha256(raw.contiguous().numpy().tobytes()).hexdigest()}
-
-
-def _on(value: Tensor | list, device: torch.device | str) -> Tensor | list:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _rows(value: Tensor | list, rows: slice, count: int) -> Tensor | list:
-    return value if len(value) != count or count == 1 else value[rows]

@@ -157,6 +157,7 @@ def _apart(
     for part in want:
         others = names - {modality_of(part)}
         own = {p: z for p, z in given.items() if modality_of(p) not in others}
-        walks.append(sample(model, [part], own, seeds, keep=pick(keep, [part]), **options))
+        kept = {p: m for p, m in keep.items() if modality_of(p) == modality_of(part)}
+        walks.append(sample(model, [part], own, seeds, keep=kept, **options))
     for states in zip(*walks, strict=True):
         yield {k: z for state in states for k, z in state.items()}

@@ -54,6 +54,21 @@ def test_shrinking_averages_and_says_so(tmp_path):
     assert read.notes == ["resized 64x64 to 4x8"]
 
 
+def test_the_middle_of_a_picture_is_cut_out_and_says_so(tmp_path):
+    wide = np.zeros((40, 100, 3), np.uint8)
+    wide[:, 30:70] = 255  # the square in the middle is bright
+    path = put(tmp_path / "a.png", encoded(Image.fromarray(wide), "PNG"))
+    square = media.read_image(path, (20, 20), crop=True)
+    assert square.pixels.shape == (20, 20, 3) and square.pixels.min() == 255
+    assert square.notes == ["took the middle 40x40 of 100x40", "resized 40x40 to 20x20"]
+    flat = media.read_image(path, (20, 100), crop=True)
+    assert flat.notes == ["took the middle 100x20 of 100x40"]
+    assert (flat.pixels == wide[10:30]).all()
+    assert media.read_image(path, (40, 100), crop=True).notes == []
+    put(tmp_path / "dot.png", encoded(Image.fromarray(wide[:1, :3]), "PNG"))
+    assert media.read_image(tmp_path / "dot.png", (8, 8), crop=True).pixels.shape == (8, 8, 3)
+
+
 def test_every_turn_of_a_jpeg_comes_back_upright(tmp_path):
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :24] = 255  # the top left is bright

@@ -270,6 +270,23 @@ def test_a_picture_of_three_pixels_is_read_from_a_file_alone(pair, tmp_path):
         model.generate(["text"], {"image": torch.rand(1, 3, 3, 3)}, steps=2)
 
 
+def test_photos_and_their_masks_lose_the_same_edges(pair, tmp_path):
+    """The middle square is taken, as the authors do; a mask file belongs to the whole photo."""
+    image = pair[1].modality("image")
+    photo = PIL.Image.new("RGB", (6 * SIDE, 2 * SIDE), "red")
+    photo.paste("blue", (2 * SIDE, 0, 3 * SIDE, 2 * SIDE))  # the left half of the middle
+    photo.save(tmp_path / "photo.png")
+    pixels, notes = image.read(tmp_path / "photo.png")
+    blue = (pixels[0, 2] > 0.9).float()
+    assert blue[:, :SIDE].all() and not blue[:, SIDE:].any()
+    assert notes == [f"took the middle {2 * SIDE}x{2 * SIDE} of {6 * SIDE}x{2 * SIDE}"]
+    mask = photo.split()[2]
+    mask.save(tmp_path / "mask.png")
+    kept = image.kept(str(tmp_path / "mask.png")).reshape(image.grid)
+    half = SIDE // 4
+    assert kept[:, :half].all() and not kept[:, half:].any()
+
+
 def test_what_clip_does_not_read_is_said(pair):
     _, model, _ = pair
     text = model.modality("text")

@@ -12,7 +12,7 @@ _ROWS = 256  # worked on at a time, to keep the memory small
 
 
 def read(file, args: dict, emit) -> dict:
-    """Emit the pixels; args: format, size [height, width] or None."""
+    """Emit the pixels; args: format, size [height, width] or None, crop."""
     notes = image_header.check(file, args["format"])
     image = open_image(file, args["format"])
     frames = count_frames(image)
@@ -25,7 +25,7 @@ def read(file, args: dict, emit) -> dict:
         image = ImageOps.exif_transpose(image)
         notes.append("turned upright as its EXIF data say")
     size = args["size"] or [image.height, image.width]
-    emit([0], resized(image, size, notes))
+    emit([0], resized(middle(image, size, notes) if args["crop"] else image, size, notes))
     return {"notes": notes}
 
 
@@ -84,6 +84,17 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
         out.paste(rows.convert("RGB"), (0, top), rows.getchannel("A"))
     notes.append("laid over white where it was see-through")
     return out
+
+
+def middle(image: Image.Image, size: list[int], notes: list[str]) -> Image.Image:
+    """Cut the largest part with the sides' ratio of [height, width] out of the middle."""
+    scale = min(image.height / size[0], image.width / size[1])
+    height, width = (max(1, round(scale * n)) for n in size)
+    if (image.height, image.width) == (height, width):
+        return image
+    notes.append(f"took the middle {width}x{height} of {image.width}x{image.height}")
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def resized(image: Image.Image, size: list[int], notes: list[str]) -> np.ndarray:

@@ -24,15 +24,18 @@ _WANTED = {
 }
 
 
-def read_image(path: str | Path, size: Sequence[int] | None = None) -> Picture:
+def read_image(
+    path: str | Path, size: Sequence[int] | None = None, crop: bool = False
+) -> Picture:
     """Read a PNG, JPEG, WebP, BMP or GIF (its first frame) as 8-bit RGB.
 
-    `size` is (height, width): the picture is stretched to it, without a crop. EXIF orientation is
-    applied, what is see-through is laid over white. The content decides, never the file name.
+    `size` is (height, width): the picture is stretched to it, or, with `crop`, its middle part of
+    that shape is resized. EXIF orientation is applied, what is see-through is laid over white. The
+    content decides, never the file name.
 
     Raises UsageError for a missing file or a wrong size, MediaError for anything unreadable.
     """
-    args = {"size": None if size is None else _checked_size(size)}
+    args = {"size": None if size is None else _checked_size(size), "crop": crop}
     arrays: list[np.ndarray] = []
     done = ask("image", path, args, lambda at, array: arrays.append(array))
     return Picture(arrays[0], done["notes"])

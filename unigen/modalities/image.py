@@ -24,6 +24,7 @@ class Pictures(Modality):
     """Still pictures as files and as what a user gives, whatever becomes of them."""
 
     name, suffix = "image", ".png"
+    crop = False  # files are stretched to the size; True takes their middle part
 
     def __init__(self, size: Sides, grid: Sides, channels: int, **common):
         """size: pixels a side, or height and width. grid: tokens a side, or rows and columns.
@@ -42,11 +43,11 @@ class Pictures(Modality):
 
     def kept(self, region: str) -> Float[Tensor, " n"]:
         """Keep a box `left,top,right,bottom` (fractions) or the white part of a mask file."""
-        return box_or_mask(region, self.positions(), self.name)
+        return box_or_mask(region, self.positions(), self.name, self.sides, self.crop)
 
     def read(self, path: Path) -> tuple[Pixels, list[str]]:
         """Read a picture and resize it."""
-        picture = media.read_image(path, size=self.sides)
+        picture = media.read_image(path, self.sides, self.crop)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels)).float() / 255
         return rearrange(pixels, "h w c -> 1 c h w"), list(picture.notes)
 

@@ -31,13 +31,19 @@ def stretch(
     return _some(kept, f"keep.{name}={region}", f"one token covers {step:g} s")
 
 
-def box_or_mask(region: str, positions: Float[Tensor, "n 3"], name: str) -> Float[Tensor, " n"]:
-    """Return 1 for the tokens inside a box `left,top,right,bottom` (0..1) or a mask's white."""
+def box_or_mask(
+    region: str, positions: Float[Tensor, "n 3"], name: str,
+    size: tuple[int, int] = (64, 64), crop: bool = False,
+) -> Float[Tensor, " n"]:  # fmt: skip
+    """Return 1 for the tokens inside a box `left,top,right,bottom` (0..1) or a mask's white.
+
+    size, crop: how the pictures are read that the mask belongs to, see `media.read_image`.
+    """
     numbers = _numbers(region)
     if numbers is None:
-        mask = torch.from_numpy(media.read_image(Path(region), size=(64, 64)).pixels.copy())
+        mask = torch.from_numpy(media.read_image(Path(region), size, crop).pixels.copy())
         bright = mask.float().mean(-1) / 255
-        row, column = ((positions[:, i] * 64).long().clamp(0, 63) for i in (1, 2))
+        row, column = ((positions[:, i + 1] * n).long().clamp(0, n - 1) for i, n in enumerate(size))
         return _some(bright[row, column] > 0.5, f"keep.{name}={region}", "the mask is dark there")
     left, top, right, bottom = numbers
     row, column = positions[:, 1], positions[:, 2]

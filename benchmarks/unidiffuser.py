@@ -178,7 +178,7 @@ def main() -> None:
     """Time both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=30, help="of the denoiser")
-    parser.add_argument("--repeats", type=int, default=3, help="timed turns")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--whole", action="store_true", help="pipelines from end to end")
     args = parser.parse_args()
     line({"benchmark": "unidiffuser", **machine()})

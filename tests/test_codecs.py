@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from einops import rearrange
 from tiny_pipeline import save_pipeline, tiny_pipeline
 
 import unigen
@@ -11,9 +12,10 @@ from unigen.cli import main
 from unigen.data.world import World
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop.codecs import pretrained, tokenizer
+from unigen.interop.codecs.audio import CodecAudio, MelAudio, fitted
 from unigen.interop.codecs.image import CodecImage
 from unigen.interop.codecs.network import Network
-from unigen.interop.codecs.video import CodecVideo
+from unigen.interop.codecs.video import CodecFrames, CodecVideo
 from unigen.registry import build
 from unigen.tensorfile import read_weights
 
@@ -194,6 +196,48 @@ def test_latents_are_those_of_the_library_with_its_statistics_taken_off(kind, co
         back = codec.net.decode(theirs).sample
         z = modality.encode(raw).transpose(1, 2).reshape(theirs.shape)
     assert torch.allclose(undo(z), theirs, atol=1e-5)
+    made = modality.decode(modality.encode(raw))
+    assert torch.allclose(made, ((back + 1) / 2).clamp(0, 1), atol=1e-4)
+
+
+@torch.no_grad()
+def test_latents_of_frames_and_of_sounds_are_those_of_the_library():
+    """Frame by frame, of mel spectra and of waves: what the other codecs' statistics do."""
+    torch.manual_seed(0)
+    frames, clip = Network("AutoencoderKL", KL), torch.rand(2, 3, 3, 32, 32)
+    video = CodecFrames(frames, frames=3, patch=1, size=32)
+    theirs = frames.net.encode(clip.flatten(0, 1) * 2 - 1).latent_dist.mode()
+    z = rearrange(video.encode(clip), "b (f h w) c -> (b f) c h w", f=3, h=16)
+    assert torch.allclose(z / 0.36 + 0.12, theirs, atol=1e-5)
+    back = (frames.net.decode(theirs).sample.unflatten(0, (2, 3)) + 1) / 2
+    assert torch.allclose(video.decode(video.encode(clip)), back.clamp(0, 1), atol=1e-4)
+
+    mels, voice = Network("AutoencoderKL", MEL), Network("SpeechT5HifiGan", HIFIGAN)
+    wave = 0.1 * torch.randn(2, 16_000)
+    sound = MelAudio(mels, voice, seconds=2.0)
+    theirs = mels.net.encode(sound.mel(wave)[:, None]).latent_dist.mode()
+    z = rearrange(sound.encode(wave), "b n (c p m) -> b c (n p) m", p=sound.patch, m=sound.height)
+    assert torch.allclose(z / 0.36 + 0.12, theirs, atol=1e-5)
+    back = voice.net(mels.net.decode(theirs).sample[:, 0])[:, :16_000]
+    made = sound.decode(sound.encode(wave))
+    assert torch.allclose(made[:, : back.shape[1]], back.clamp(-1, 1), atol=1e-4)
+
+    waves = Network("AutoencoderOobleck", OOBLECK)
+    sound = CodecAudio(waves, seconds=2.0)
+    padded = fitted(wave, sound.tokens * 64)[:, None].expand(-1, 2, -1)
+    theirs = waves.net.encode(padded).latent_dist.mode()
+    assert torch.allclose(sound.encode(wave).transpose(1, 2), theirs, atol=1e-5)
+    back = waves.net.decode(theirs).sample.mean(1)[:, :16_000].clamp(-1, 1)
+    assert torch.allclose(sound.decode(sound.encode(wave)), back, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_decoder_that_asks_for_a_clock_is_told_that_latents_are_clean():
+    torch.manual_seed(0)
+    codec = Network("AutoencoderKLLTXVideo", {**LTX, "timestep_conditioning": True})
+    modality, raw = CodecVideo(codec, 9, 1, size=32), torch.rand(2, 9, 3, 32, 32)
+    theirs = codec.net.encode((raw * 2 - 1).transpose(1, 2)).latent_dist.mode()
+    back = codec.net.decode(theirs, torch.zeros(2)).sample.transpose(1, 2)
     made = modality.decode(modality.encode(raw))
     assert torch.allclose(made, ((back + 1) / 2).clamp(0, 1), atol=1e-4)
 

@@ -28,7 +28,7 @@ def tiny_pipeline():
     pipe = UniDiffuserPipeline(
         vae=AutoencoderKL(
             down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
-            block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32,
+            block_out_channels=[8, 8], latent_channels=4, norm_num_groups=8, sample_size=32,
         ),
         text_encoder=t.CLIPTextModel(t.CLIPTextConfig(
             vocab_size=len(WORDS), max_position_embeddings=77, bos_token_id=0, eos_token_id=1,

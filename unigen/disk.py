@@ -167,12 +167,13 @@ def sync(path: Path) -> None:
 def reading(path: Path, root: Path, limit: int) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file of at most `limit` bytes that lies under `root`; yield it and its size.
 
-    Raises `CheckpointError` for a missing, linked-out, special or too large file and
-    `ResourceError` for one that may not or cannot be read.
+    A link out of it leads only to the blobs of the hub's cache whose snapshot it lies in. Raises
+    `CheckpointError` for a missing, linked-out, special or too large file and `ResourceError` for
+    one that may not or cannot be read.
     """
     try:
-        real = real_path(path)
-        if not real.is_relative_to(real_path(root)):
+        real, home = real_path(path), real_path(root)
+        if not real.is_relative_to(home) and real.parent != _blobs(home):
             raise CheckpointError(f"{named(path)} is a link out of its folder; put a copy there.")
         if not stat.S_ISREG(real.lstat().st_mode):
             raise CheckpointError(f"{named(path)} is not a regular file; put a copy there.")
@@ -192,6 +193,17 @@ def reading(path: Path, root: Path, limit: int) -> Iterator[tuple[BufferedReader
         raise ResourceError(f"Cannot read {named(path)}: {error}.") from error
     except MemoryError as error:
         raise ResourceError(f"Out of memory while reading {named(path)}.") from error
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Return where the files of a snapshot in the cache of the Hugging Face hub are, if it is one.
+
+    A repository there is `snapshots/<revision>/...`, all links, beside `blobs/`.
+    """
+    for path in (folder, *folder.parents):
+        if path.parent.name == "snapshots":
+            return path.parents[1] / "blobs"
+    return None
 
 
 def parse_json(raw: bytes, what: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from unigen.interop import INDEX
 from unigen.interop.codecs.network import CONFIG
 from unigen.interop.unidiffuser import original
 from unigen.interop.unpickle import read_pickle
+from unigen.registry import MISFIT, brief
 from unigen.tensorfile import read_weights, write_weights
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt")
@@ -90,7 +91,12 @@ def _size(root: Path) -> int:
 def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path) -> None:
     """Write the three networks of the original project and copy the other components."""
     for name, make in original.COMPONENTS.items():
-        config, tensors = make(read_pickle(files[name], root))
+        try:
+            config, tensors = make(read_pickle(files[name], root))
+        except (*MISFIT, RuntimeError) as error:
+            raise CheckpointError(
+                f"{named(files[name])} is not the {name} that was published: {brief(error)}."
+            ) from error
         (at / name).mkdir()
         write_file(at / name / "config.json", dump_json(config))
         write_weights(at / name / original.WEIGHTS, tensors)

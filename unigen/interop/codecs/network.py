@@ -80,9 +80,10 @@ class Network(nn.Module):
             return made.latent_dist.mode().float()
         return (made.latent if hasattr(made, "latent") else made.latents).float()
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return what an autoencoder makes of latents."""
-        return self.net.decode(z.to(next(self.net.parameters()).dtype)).sample.float()
+    def decode(self, z: Tensor, t: Tensor | None = None) -> Tensor:
+        """Return what an autoencoder makes of latents, of clock t where it wants to know."""
+        told = () if t is None else (t,)
+        return self.net.decode(z.to(next(self.net.parameters()).dtype), *told).sample.float()
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of an autoencoder's latents, by channel.

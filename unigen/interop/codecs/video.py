@@ -96,5 +96,6 @@ class CodecVideo(CodecFrames):
     @staticmethod
     def decoded(codec: Network, z: Steps) -> Frames:
         """Return what the autoencoder makes of latents, from -1 to 1."""
-        made = codec.decode(rearrange(z, "b t c h w -> b c t h w"))
+        clean = z.new_zeros(len(z)) if codec.config.get("timestep_conditioning") else None
+        made = codec.decode(rearrange(z, "b t c h w -> b c t h w"), clean)
         return rearrange(made, "b c f h w -> b f c h w")

@@ -12,7 +12,7 @@ from unigen.errors import CheckpointError, UsageError
 from unigen.interop.unidiffuser.keys import translate
 from unigen.interop.unidiffuser.network import PublishedUViT
 from unigen.registry import shown
-from unigen.tensorfile import read_weights
+from unigen.tensorfile import check_finite, read_weights
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 #: Components of the folder, by the names they have had.
@@ -78,6 +78,7 @@ def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) ->
     with torch.device("meta"):
         net = PublishedUViT(**options)
     net = net.to_empty(device="cpu").to(dtype)
+    check_finite(tensors, f"Loading {what}", CheckpointError)
     checkpoint.match(net, tensors, what, most=None)
     return net.eval()
 

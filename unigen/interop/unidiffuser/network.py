@@ -33,6 +33,7 @@ class PublishedUViT(Denoiser):
     """Noisy text, CLIP and patch tokens to the noise in each (Bao et al. 2023b, section 4.2)."""
 
     absent, kept = "noise", "noised"
+    told = 1  # the kind of data that is asked for, version 1 only: 0 the web's, 1 the authors' own
 
     def __init__(
         self,
@@ -66,20 +67,20 @@ class PublishedUViT(Denoiser):
         self.head_out = nn.ModuleDict({key[p]: nn.Linear(width, parts[p]) for p in ORDER})
 
     def forward(
-        self, x: Tokens, t: Clocks, positions: Positions | None = None, kind: int = 1
+        self, x: Tokens, t: Clocks, positions: Positions | None = None, kind: int | None = None
     ) -> Tokens:
         """Return the noise in every token.
 
         x: all parts; t: clocks, 0 data, 1 noise, of which a modality's highest counts; positions:
         rows and columns of the patches, if they are not the square that was learned; kind: of
-        data, version 1 only: 0 from the web, 1 the authors' own.
+        data, if not `told`.
         """
         b, dtype = len(x["image"]), self.norm.weight.dtype
         t = {p: clock.amax(1) for p, clock in t.items()}
         times = torch.stack([t[m] for m in CLOCKS], 1)
         front = [self._time(times).to(dtype) + self.place_clock]
         if self.kind is not None and self.place_kind is not None:
-            told = torch.full((b, 1), kind, device=times.device)
+            told = torch.full((b, 1), self.told if kind is None else kind, device=times.device)
             front.append(self.kind(told) + self.place_kind)
         parts = [self._enter(p, x[p], None if positions is None else positions[p]) for p in ORDER]
         h = self.norm(long_skips(self.blocks, torch.cat([*front, *parts], 1)))

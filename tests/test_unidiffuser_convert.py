@@ -132,6 +132,20 @@ def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatc
                     for at in (tmp_path / "new", folder))  # fmt: skip
     assert made.config.solver_order == 3
     assert torch.equal(made.alphas_cumprod, theirs.alphas_cumprod)
+    picture = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        codecs = (load(at).modality("image") for at in (folder, tmp_path / "new"))
+        a, b = (codec.decode(codec.encode(picture)) for codec in codecs)
+    assert torch.equal(a, b)
+    vae, file = tensors_of(folder / "vae"), tmp_path / "old" / "autoencoder_kl.pth"
+    for change, words in (
+        ({old(k): v.flatten() for k, v in vae.items()}, r"vae.* cannot be read"),
+        ({old(k): v.sum() for k, v in vae.items()}, "kl.pth' is not the vae that was publ"),
+        (vae, r"autoencoder lacks encoder\.down\.0\.block\.0\.conv2\.weight"),
+    ):
+        torch.save(change, file)
+        with pytest.raises(CheckpointError, match=words):
+            convert(tmp_path / "old", tmp_path / "newer", components=folder)
     (tmp_path / "old" / "uvit_v0.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="Of the original weights here are uvit_v0.pth, uvit"):
         convert(tmp_path / "old", tmp_path / "newer", components=folder)

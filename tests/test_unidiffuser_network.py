@@ -78,10 +78,11 @@ def clocks(x, image, text):
 
 
 @torch.no_grad()
-def compare(net, ours, image, text, **kind) -> float:
+def compare(net, ours, image, text, peer_time=None, **kind) -> float:
     z, clip, words = inputs(net)
     x = {"image": patches(z), "image:global": clip, "text": words}
-    wanted = net(z, clip, words, image, text, **({"data_type": kind["kind"]} if kind else {}))
+    times = (image, text) if peer_time is None else (peer_time, peer_time)
+    wanted = net(z, clip, words, *times, **({"data_type": kind["kind"]} if kind else {}))
     made = ours(x, clocks(x, image, text), **kind)
     wanted = dict(zip(("image", "image:global", "text"), (patches(wanted[0]), *wanted[1:]),
                       strict=True))  # fmt: skip
@@ -101,6 +102,15 @@ def test_it_answers_as_the_peer_does(size, version, tmp_path, reference_attentio
     for image in TIMES:
         for text in (image, 0, 1000):
             assert compare(net, ours, image, text) <= 1e-6, (image, text)
+
+
+def test_times_between_two_steps_are_the_peer_s(tmp_path, reference_attention):
+    """The original's solver asks for 980.02; a clock is a float32, which the peer is given too."""
+    net = peer("small", 1)
+    ours = load_denoiser(saved(net, tmp_path))
+    for time in (980.02, 250.25, 20.98):
+        same = torch.tensor(time / 1000, dtype=torch.float32).double() * 1000
+        assert compare(net, ours, time, time, peer_time=same.float()) <= 1e-6
 
 
 def test_both_kinds_of_data(tmp_path, reference_attention):
@@ -178,6 +188,9 @@ def test_a_fault_of_the_files_is_named(tmp_path):
     damaged("positions", num_text_tokens=12)
     damaged("pre_layer_norm = True", pre_layer_norm=True)
     damaged("num_layers", num_layers="two")
+    holes = {k: v.clone() for k, v in state.items()}
+    holes["text_out.bias"][3] = torch.nan
+    damaged("tensor head_out.text.bias holds NaN", holes)
     damaged("holds torch.int64; wanted is float32", {k: v.long() for k, v in state.items()})
     config.write_text(json.dumps(good))
     save_file(state, file)

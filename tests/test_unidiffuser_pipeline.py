@@ -24,9 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def pair(request, tmp_path_factory):
     """Return the pipeline and the model that was loaded from its folder."""
-    folder, pipe = tmp_path_factory.mktemp("pipeline"), tiny_pipeline()
+    version = getattr(request, "param", 1)
+    folder, pipe = tmp_path_factory.mktemp("pipeline"), tiny_pipeline(version)
     save_pipeline(pipe, folder)
     return pipe, load(folder, recipe="diffusers"), folder
 
@@ -74,6 +75,10 @@ def draws(pair, monkeypatch):
     return pipe
 
 
+#: Tests that both versions of the weights must pass.
+both = pytest.mark.parametrize("pair", [0, 1], indirect=True, ids=["v0", "v1"])
+
+
 def start():
     g = torch.Generator().manual_seed(7)
     return {"image": torch.randn(1, 4, SIDE, SIDE, generator=g),
@@ -107,6 +112,7 @@ def close(a, b):
     assert (a - b).abs().max() <= 1e-4 * b.abs().max()
 
 
+@both
 @pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
 def test_text_to_image(pair, draws, guidance):
     pipe, model, _ = pair
@@ -125,6 +131,7 @@ def said(pair, monkeypatch):
     return kept
 
 
+@both
 @pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
 def test_image_to_text(pair, draws, said, guidance):
     pipe, model, _ = pair
@@ -138,6 +145,7 @@ def test_image_to_text(pair, draws, said, guidance):
         assert model.decode({"text": made["text"]})["text"] == wanted
 
 
+@both
 @pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
 def test_both_at_once(pair, draws, said, guidance):
     pipe, model, _ = pair
@@ -148,6 +156,7 @@ def test_both_at_once(pair, draws, said, guidance):
     close(made["text"], said[0])
 
 
+@both
 @pytest.mark.parametrize(("part", "mode"), [("image", "image"), ("text", "text")])
 def test_one_alone(pair, draws, said, part, mode):
     """The pipeline shows one and the same noise in the place of what is absent."""

@@ -7,8 +7,8 @@ WORDS = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz",
          *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]  # fmt: skip
 
 
-def tiny_pipeline():
-    """Return diffusers' pipeline with tiny random components."""
+def tiny_pipeline(version: int = 1):
+    """Return diffusers' pipeline with tiny random components, of version 0 or 1."""
     import transformers as t
     from diffusers import (
         AutoencoderKL,
@@ -51,7 +51,7 @@ def tiny_pipeline():
             text_dim=16, clip_img_dim=20, num_text_tokens=77, num_attention_heads=2,
             attention_head_dim=16, in_channels=4, out_channels=4, num_layers=2, sample_size=SIDE,
             patch_size=2, activation_fn="gelu", num_embeds_ada_norm=1000,
-            use_data_type_embedding=True,
+            use_data_type_embedding=version == 1,
         ),
         scheduler=DPMSolverMultistepScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", solver_order=3

@@ -29,10 +29,10 @@ def draw_clocks(
     (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
     draw a clock a modality (Bao et al. 2023b); the others share one. Some parts, if not ordered,
     keep a region at clock 0; alone, a modality is conditional by that only. Some keep their point
-    of the shared space: what is made is another thing that means the same.
-    Else a modality's parts have the same clock; of ordered tokens a share 1 - t is settled (clock 0)
-    and the rest is noise, as it is when they are sampled; beside other modalities at their clock
-    they wait until it is `DECIDED`.
+    of the shared space: what is made is another thing that means the same. Else a modality's parts
+    have the same clock. Of ordered tokens a share 1 - t is settled (clock 0) and the rest is noise,
+    as it is when they are sampled; beside other modalities at their clock they wait until it is
+    `DECIDED`.
     """
     some = next(iter(x.values()))
     b, device = len(some), some.device

@@ -11,7 +11,7 @@ from unigen.disk import dump_json, named, real_path, staged, write_file
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
 from unigen.interop.codecs.network import CONFIG
-from unigen.interop.unidiffuser import original
+from unigen.interop.unidiffuser import load, original
 from unigen.interop.unpickle import read_pickle
 from unigen.registry import MISFIT, brief
 from unigen.tensorfile import read_weights, write_weights
@@ -111,6 +111,7 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
     (at / "scheduler").mkdir()
     write_file(at / "scheduler" / "scheduler_config.json", dump_json(original.SCHEDULER))
     write_file(at / INDEX, dump_json(original.INDEX))
+    load(at)  # its sizes were read from the tensors: only whole networks have them all right
 
 
 def _component(folder: Path, root: Path, at: Path) -> None:

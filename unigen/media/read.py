@@ -24,9 +24,7 @@ _WANTED = {
 }
 
 
-def read_image(
-    path: str | Path, size: Sequence[int] | None = None, crop: bool = False
-) -> Picture:
+def read_image(path: str | Path, size: Sequence[int] | None = None, crop: bool = False) -> Picture:
     """Read a PNG, JPEG, WebP, BMP or GIF (its first frame) as 8-bit RGB.
 
     `size` is (height, width): the picture is stretched to it, or, with `crop`, its middle part of

@@ -13,7 +13,7 @@ from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop.hub import fetched
-from unigen.registry import brief, nearest, shown, stamp
+from unigen.registry import MISFIT, brief, nearest, shown, stamp
 
 CONFIG = "config.json"
 #: Classes that may be built, by the library that has them.
@@ -132,7 +132,7 @@ def pretrained(folder: str | Path, download: bool = False, kind: str | None = No
         net, report = cls.from_pretrained(
             root, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, *MISFIT) as error:
         raise CheckpointError(f"{named(root)} cannot be read: {brief(error)}.") from error
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if some := sorted(map(str, report.get(key) or ())):

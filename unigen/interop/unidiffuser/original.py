@@ -115,7 +115,8 @@ def vae(tensors: dict[str, Tensor]) -> Component:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     first = "encoder.conv_in.weight"
-    _want(tensors, (first, "decoder.conv_out.weight", "quant_conv.weight"), "autoencoder")
+    _want(tensors, (first, "encoder.down.0.block.0.conv2.weight", "decoder.conv_out.weight",
+                    "quant_conv.weight"), "autoencoder")  # fmt: skip
     count = 1 + max(int(m[1]) for k in tensors if (m := re.match(r"encoder\.down\.(\d+)\.", k)))
     widths = [tensors[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(count)]
     latent = tensors["quant_conv.weight"].shape[0] // 2

@@ -36,8 +36,8 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     recipe: "diffusers" samples as its pipeline does, noise of sentences through the prefix encoder
     included; "original" as the authors' code: a solver of third order at fractional times, which
     ends a thousandth before the data. "unigen" has the clocks, the noise and the activation of the
-    original, the solver of diffusers, and fewer steps; it is what None means. size: pixels a side, or height and width, if not those of training (512); the
-    learned positions are interpolated.
+    original, the solver of diffusers, and fewer steps; it is what None means. size: pixels a side,
+    or height and width, if not those of training (512); the learned positions are interpolated.
 
     Everything is safetensors and JSON; no code of the folder runs. All networks run in the dtype of
     the denoiser's file; clocks, noise and latents stay in float32.

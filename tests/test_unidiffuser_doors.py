@@ -92,6 +92,12 @@ def test_previews_are_the_latents_of_every_step_decoded(model):
     assert not torch.equal(seen[0][1], seen[1][1])
 
 
+def test_a_pipeline_is_not_saved_but_converted(model, tmp_path):
+    with pytest.raises(UsageError, match="unigen convert FOLDER out=NEW"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_an_exception_of_the_callback_ends_it(model):
     steps = []
 

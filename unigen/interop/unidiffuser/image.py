@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unigen.errors import UsageError
 from unigen.interop.codecs.image import CodecImage
 from unigen.interop.codecs.network import Network
 from unigen.modalities.image import Pixels, Sides
@@ -27,6 +28,14 @@ class PublishedImage(CodecImage):
         super().__init__(vae, size, _PATCH, shared=eye.config.projection_dim)
         self.eye, self.processor = eye, processor
         self.tower = torch.nn.Identity()  # CLIP looks at the pixels
+
+    @property
+    def spec(self) -> dict:
+        """Refuse: a pipeline is kept as its folder, not as a model of this package."""
+        raise UsageError(
+            "a pipeline of UniDiffuser is not saved anew; unigen convert FOLDER out=NEW copies it, "
+            "in another dtype with dtype=bfloat16."
+        )
 
     def point(self, raw: Pixels, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
         """Return CLIP's projected embedding of the pixels, not normalized."""

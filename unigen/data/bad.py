@@ -9,6 +9,7 @@ from unigen.disk import named, writing
 from unigen.errors import MediaError
 
 LEAST = 20  # items seen before the share of broken ones can end a run
+LUCK = 2.0  # standard deviations by which a part of the items may have more of them than all
 
 
 class Bad:
@@ -17,9 +18,10 @@ class Bad:
     An item counts once, whichever of its parts is broken. Threads may share it.
     """
 
-    def __init__(self, most: float = 0.05):
-        """most: the share of broken items, of those seen, that a run bears."""
-        self.most, self.path = most, None
+    def __init__(self, most: float = 0.05, total: int = 0):
+        """most: the share of broken items that a run bears. total: how many items there are."""
+        self.most, self.total = most, total
+        self.path: Path | None = None
         self.reasons: dict[tuple[int, str], str] = {}
         self._seen: set[int] = set()
         self._items: set[int] = set()
@@ -54,13 +56,19 @@ class Bad:
                 self.write(record)
             self.seen(item)
             bad, seen = len(self._items), len(self._seen)
-            if seen >= LEAST and bad > self.most * seen:
+            if self.too_many(bad, seen):
                 where = f", named in {named(self.path)}" if self.path else ""
                 raise MediaError(
                     f"{bad} of the {seen} samples read so far are broken{where}, the last one "
                     f"{record['name']!r} ({record['part']}: {record['reason']}); mend or remove "
                     f"them, or raise data.max_bad={self.most:g}"
                 )
+
+    def too_many(self, bad: int, seen: int) -> bool:
+        """Whether the share of broken items is above `most`: by more than luck, or of all."""
+        expected = self.most * seen
+        luck = LUCK * expected**0.5 if seen < self.total else 0.0
+        return seen >= LEAST and bad > expected + luck
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a line to the file, if there is one and it does not name this sample yet."""

@@ -13,6 +13,7 @@ from unigen.data.files import Files
 from unigen.data.indexed import Indexed
 from unigen.data.latents import Latents
 from unigen.data.rows import Rows
+from unigen.data.stream import Stream
 from unigen.errors import MediaError, UsageError
 from unigen.modalities.base import Modality
 from unigen.model import UniGen
@@ -26,7 +27,7 @@ class Feed:
         """source: Rows are latents already; anything else is raw."""
         self.model, self.objective, self.source, self.device = model, objective, source, device
         self.order, self.batch = source.order, source.batch
-        if isinstance(source, Indexed):
+        if isinstance(source, Indexed | Stream):
             self.available = source.available
 
     @torch.no_grad()
@@ -68,6 +69,10 @@ def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
     Raises UsageError where nothing in it can be learned from, MediaError where too much of it is
     refused.
     """
+    if isinstance(source, Stream):
+        source.attach(kinds_of(model), objective.usable)
+        source.bad.log(out / "bad_samples.jsonl")
+        _say(source.notes)
     if not isinstance(source, Indexed):
         return source
     if isinstance(source, Rows) and objective.teaches_codec:
@@ -75,18 +80,22 @@ def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
     source.attach(kinds_of(model))
     source.restrict([p for p in source.parts if p in model.modalities], objective.usable)
     source.bad.log(out / "bad_samples.jsonl")
-    for note in source.notes:
-        sys.stderr.write(f"unigen: {note}\n")
+    _say(source.notes)
     for name, part, reason in source.refused:
         source.bad.write({"name": name, "part": part, "reason": reason})
     refused, seen = len(source.refused), len(source.refused) + len(source)
-    if seen >= LEAST and refused > source.bad.most * seen:
+    if seen >= LEAST and refused > source.bad.most * seen:  # all of them are known here
         name, _, reason = source.refused[0]
         raise MediaError(
             f"{refused} of {seen} are refused, such as {name!r} ({reason}); mend the data, or "
             f"raise data.max_bad={source.bad.most:g}"
         )
     return source
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"unigen: {note}\n")
 
 
 def kinds_of(model: UniGen) -> dict[str, Modality]:
@@ -103,7 +112,7 @@ def teach(model: UniGen, source: Any) -> None:
 
 def lessons(source: Any, part: str, count: int, start: int = 0) -> Any:
     """Return raw samples of a part, for what no gradient teaches."""
-    if isinstance(source, Files):
+    if isinstance(source, Files | Stream):
         return source.lessons(part, count)
     return source.batch(torch.arange(start, start + count), [part])[part]
 
@@ -117,7 +126,7 @@ def feed(
     to it, a finite one where it fits; 0 is encoding as the batches come. folder: where the cache
     of an endless source is kept.
     """
-    if not isinstance(source, Indexed):
+    if not isinstance(source, Indexed | Stream):
         if not objective.cached:
             return source
         if cache:

@@ -32,7 +32,7 @@ class Indexed(ABC):
     ):
         """Describe the items; nothing is read."""
         self.names, self.parts, self.has, self.seed = names, tuple(parts), has, seed
-        self.bad = Bad(max_bad)
+        self.bad = Bad(max_bad, len(names))
         self.notes: list[str] = []
         self.refused: list[Refused] = []
         self._plan: tuple[Any, list[Tensor]] = (None, [])

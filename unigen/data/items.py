@@ -1,7 +1,7 @@
 """Items: what belongs together, part by part, before anything of it is read.
 
-A value is a path, the captions themselves, or a member of a shard. What an item lacks is an
-absent key.
+A value is a path, the captions themselves, a member of a shard, or bytes. What an item lacks is
+an absent key.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Member(NamedTuple):
     sha256: str | None = None  # of its bytes, where an index knows it
 
 
-Value = Path | list[str] | Member
+Value = Path | list[str] | Member | bytes
 Item = dict[str, Value]
 
 

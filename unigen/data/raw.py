@@ -66,12 +66,12 @@ def opened(value: Value) -> Iterator[Any]:
 
 
 @contextmanager
-def at_path(value: Path | Member) -> Iterator[Path]:
-    """Yield a path to a value's bytes; those of a member lie in memory where the system can."""
+def at_path(value: Path | Member | bytes) -> Iterator[Path]:
+    """Yield a path to a value's bytes, which lie in memory where the system can, if in no file."""
     if isinstance(value, Path):
         yield value
         return
-    data = read_member(value)
+    data = value if isinstance(value, bytes) else read_member(value)
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("member", os.MFD_CLOEXEC), "wb") as file:
             file.write(data)

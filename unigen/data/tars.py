@@ -68,17 +68,24 @@ def walk_tar(path: Path) -> Iterator[Found]:
 
 def _fault(info: tarfile.TarInfo) -> str | None:
     """Say why a member is not wanted, if it is not."""
-    parts = PurePosixPath(info.name).parts
     if not info.isreg() or info.issparse():
         return "it is a link, a device or another special file"
-    if info.name.startswith("/") or ".." in parts or "\\" in info.name or "\0" in info.name:
-        return "its name leads out of the archive"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", info.name):
-        return "its name is a URL"
-    if PurePosixPath(info.name.lower()).suffix in CODE:
-        return "a pickle or a program is never read"
+    if fault := fault_of_name(info.name):
+        return fault
     if info.size > limits.FILE_BYTES:
         return f"it has {info.size} bytes, the limit is {limits.FILE_BYTES}"
+    return None
+
+
+def fault_of_name(name: str) -> str | None:
+    """Say why a member of this name is not wanted, if it is not."""
+    path = PurePosixPath(name)
+    if name.startswith("/") or ".." in path.parts or "\\" in name or "\0" in name:
+        return "its name leads out of the archive"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name):
+        return "its name is a URL"
+    if PurePosixPath(name.lower()).suffix in CODE:
+        return "a pickle or a program is never read"
     return None
 
 

@@ -58,7 +58,7 @@ def _lists(path: str, **wanted: tuple[str, ...]) -> dict[str, list[dict[str, Any
         for row in rows:
             if not isinstance(row, dict) or any(key not in row for key in keys):
                 raise MediaError(f"{path} has one of {name} without {' and '.join(keys)}.")
-    return table
+    return {name: table[name] for name in wanted}
 
 
 def _grouped(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, list[str]]:

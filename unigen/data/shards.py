@@ -172,13 +172,17 @@ def _extension(part: str, suffix: str) -> str:
 def _size(value: Value) -> int:
     if isinstance(value, Member):
         return value.size
-    return value.stat().st_size if isinstance(value, Path) else sum(4 * len(v) for v in value)
+    if isinstance(value, list):
+        return sum(4 * len(line) for line in value)
+    return len(value) if isinstance(value, bytes) else value.stat().st_size
 
 
 def _bytes(value: Value) -> tuple[bytes, str]:
     """Return what a value holds, and its suffix."""
     if isinstance(value, list):
         return "\n".join(" ".join(v.split()) for v in value).encode(), ".txt"
+    if isinstance(value, bytes):
+        return value, ""
     name = value.name
     try:
         with at_path(value) as path:

@@ -5,6 +5,7 @@ again. `unigen data shard` makes shards with an index of files that are at hand.
 """
 
 import re
+import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -144,7 +145,7 @@ class Stream:
                     for sample in wds.group_by_keys(files):
                         yield number, f"{url}/{sample['__key__']}", _item(sample)
                         number += 1
-            except (OSError, ValueError, ImportError) as error:
+            except (OSError, ValueError, ImportError, tarfile.TarError) as error:
                 words = " ".join(str(error).split())[:120]
                 raise MediaError(f"{url[:120]} cannot be read as a tar: {words}") from error
 

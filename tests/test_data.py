@@ -181,6 +181,15 @@ def test_reading_ahead_gives_what_was_asked_and_errors_at_their_step():
         ahead.close()
 
 
+def test_the_first_result_is_made_before_those_that_follow_it():
+    for _ in range(20):
+        order = []
+        ahead = Ahead(order.append, 3)
+        ahead(7)
+        ahead.close()
+        assert order[0] == 7
+
+
 @pytest.mark.parametrize(
     ("objective", "usable"),
     [(Codec("image"), {"image"}), (Align(), set()), (Align("text"), {"text"}), (Denoise(), set())],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -24,13 +24,15 @@ class Ahead(Generic[T]):
         """Return the result of a step, and have the next ones made."""
         if self.pool is None:
             return self.make(step)
-        wanted = range(step, step + self.workers + 1)
-        for other in [k for k in self.coming if k not in wanted]:
+        following = range(step + 1, step + self.workers + 1)
+        for other in [k for k in self.coming if k not in (step, *following)]:
             self.coming.pop(other).cancel()
-        for other in wanted:
+        ready = self.coming.pop(step, None)
+        first = None if ready else self.make(step)  # the very first is made before the others
+        for other in following:
             if other not in self.coming:
                 self.coming[other] = self.pool.submit(self.make, other)
-        return self.coming.pop(step).result()
+        return ready.result() if ready else cast(T, first)
 
     def close(self) -> None:
         """Stop reading; what is under way ends first."""

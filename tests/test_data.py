@@ -244,9 +244,11 @@ def broken_folder(root, count, share, clips):
     files = mixed(root, count, clips)
     chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
     bad = {}
-    for turn, i in enumerate(chosen[: int(share * len(files))].tolist()):
-        spoil(files[i], BREAKS[turn % len(BREAKS)])
-        bad[files[i].stem, files[i].parent.name] = BREAKS[turn % len(BREAKS)]
+    for i in chosen.tolist():
+        if len(bad) < share * count and files[i].stem not in {name for name, _ in bad}:
+            how = BREAKS[len(bad) % len(BREAKS)]
+            spoil(files[i], how)
+            bad[files[i].stem, files[i].parent.name] = how
     return bad
 
 
@@ -316,8 +318,8 @@ def test_too_many_broken_ones_end_the_run_by_name(tmp_path):
 def test_the_share_of_broken_ones_is_borne_up_to_the_limit():
     bad = Bad(0.05, 1000)
     assert not bad.too_many(19, 19)
-    assert not bad.too_many(3, 20)
-    assert bad.too_many(4, 20)
+    assert not bad.too_many(5, 20)
+    assert bad.too_many(6, 20)
     assert bad.too_many(80, 900)
     assert not bad.too_many(50, 1000)
     assert bad.too_many(51, 1000)

@@ -9,7 +9,7 @@ from unigen.disk import named, writing
 from unigen.errors import MediaError
 
 LEAST = 20  # items seen before the share of broken ones can end a run
-LUCK = 2.0  # standard deviations by which a part of the items may have more of them than all
+LUCK = 4.0  # standard deviations by which a part of the items may have more of them than all
 
 
 class Bad:

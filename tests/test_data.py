@@ -275,7 +275,7 @@ def named_and_used(root, log, batch=8):
     return records, used, everything
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_exactly_the_broken_are_named_and_all_the_rest_is_used(tmp_path, count):
     bad = broken_folder(tmp_path / "media", count, 0.05, 3 + count // 100)
     records, used, everything = named_and_used(tmp_path / "media", tmp_path / "bad.jsonl")

@@ -122,8 +122,9 @@ class Indexed(ABC):
     def batch(self, index: Tensor, parts: Sequence[str]) -> dict[str, Any]:
         """Return raw media, or latents, of some items by part.
 
-        A broken item is replaced by the next good one of its kind, counted and named. Raises
-        MediaError where there is none, or where too many are broken.
+        A broken item is replaced by the next good one of its kind, counted and named; where its
+        kind has none, by one of another kind with these parts. Raises MediaError where there is
+        none either, or where too many are broken.
         """
         rows = [self._good(number, parts) for number in index.tolist()]
         return {part: self.join(part, [row[part] for row in rows]) for part in parts}
@@ -131,9 +132,8 @@ class Indexed(ABC):
     def _good(self, number: int, parts: Sequence[str]) -> dict[str, Any]:
         epoch, item = divmod(number, len(self))
         kind = self.kinds[int(self._kind[item])]
-        start = int(torch.searchsorted(kind, item))
-        for step in range(len(kind)):
-            other = int(kind[(start + step) % len(kind)])
+        order = kind.roll(-int(torch.searchsorted(kind, item)))
+        for other in (int(i) for these in (order, None) for i in self._or_alike(these, parts)):
             if any(self.bad.known(other, part) for part in parts):
                 continue
             row = self._row(other, epoch, parts)
@@ -143,6 +143,13 @@ class Indexed(ABC):
             f"every item with {', '.join(parts)} is broken, such as {self.describe(item)!r}; "
             "unigen data check names them all"
         )
+
+    def _or_alike(self, items: Tensor | None, parts: Sequence[str]) -> Tensor:
+        """Return items of a kind; without, all that have some parts, whatever else they have."""
+        if items is not None:
+            return items
+        columns = [self.parts.index(part) for part in parts]
+        return self._used[:, columns].bool().all(1).nonzero()[:, 0]
 
     def _row(self, item: int, epoch: int, parts: Sequence[str]) -> dict[str, Any] | None:
         """Read an item, or count it as broken and return nothing."""

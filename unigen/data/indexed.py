@@ -7,7 +7,7 @@ item (which of its captions) is a function of seed, epoch and item.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -131,9 +131,7 @@ class Indexed(ABC):
 
     def _good(self, number: int, parts: Sequence[str]) -> dict[str, Any]:
         epoch, item = divmod(number, len(self))
-        kind = self.kinds[int(self._kind[item])]
-        order = kind.roll(-int(torch.searchsorted(kind, item)))
-        for other in (int(i) for these in (order, None) for i in self._or_alike(these, parts)):
+        for other in self._candidates(item, parts):
             if any(self.bad.known(other, part) for part in parts):
                 continue
             row = self._row(other, epoch, parts)
@@ -144,12 +142,14 @@ class Indexed(ABC):
             "unigen data check names them all"
         )
 
-    def _or_alike(self, items: Tensor | None, parts: Sequence[str]) -> Tensor:
-        """Return items of a kind; without, all that have some parts, whatever else they have."""
-        if items is not None:
-            return items
+    def _candidates(self, item: int, parts: Sequence[str]) -> Iterator[int]:
+        """Yield an item, those of its kind that follow, and then all that have some parts."""
+        kind = self.kinds[int(self._kind[item])]
+        start = int(torch.searchsorted(kind, item))
+        for step in range(len(kind)):
+            yield int(kind[(start + step) % len(kind)])
         columns = [self.parts.index(part) for part in parts]
-        return self._used[:, columns].bool().all(1).nonzero()[:, 0]
+        yield from self._used[:, columns].bool().all(1).nonzero()[:, 0].tolist()
 
     def _row(self, item: int, epoch: int, parts: Sequence[str]) -> dict[str, Any] | None:
         """Read an item, or count it as broken and return nothing."""

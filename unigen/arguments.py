@@ -4,8 +4,8 @@ A prompt or a path is data. It never meets Hydra's grammar, so commas, quotes, b
 newlines and any script arrive as they were typed. What is an override, and what is data:
 
 * `key=value` is an override where `key` is one the verb knows, or starts with `hydra`, `+` or `~`;
-* `given.PART=`, `negative.PART=`, `keep.PART=`, `out=` and `model=` (where the verb has them) take
-  the rest as data;
+* `given.PART=`, `negative.PART=`, `keep.PART=`, `out=`, `model=` and the paths of a source
+  (`data.root=`, `data.index=`, `data.manifest=`), where the verb has them, take the rest as data;
 * `word=value` with an unknown word and no space is a misspelt key, and is refused;
 * everything else is the prompt of `generate`, or a file of `caption`, `embed` and `replay`.
 """
@@ -29,7 +29,7 @@ VALUED = {"--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--
 VALUED |= {"--shell-completion", "-sc"}  # Hydra reads the word after it as an override
 
 OVERRIDE = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w./@-]*)=")
-_DATA = r"(?:given|negative|keep)\.[^=\s]+|out|model|components"
+_DATA = r"(?:given|negative|keep)\.[^=\s]+|out|model|components|data\.(?:root|index|manifest)"
 RAW = re.compile(rf"\+{{0,2}}(?P<key>{_DATA})=(?P<value>.*)", re.DOTALL)
 
 
@@ -48,7 +48,10 @@ VERBS = {
     ),
     "caption": Verb("unigen.generate:caption", "files"),
     "embed": Verb("unigen.generate:embed", "files"),
-    "train": Verb("unigen.train:run", None, ("out",)),
+    "train": Verb("unigen.train:run", None, ("out", "data")),
+    "data_check": Verb("unigen.data.doors:check", None, ("out", "data")),
+    "data_shard": Verb("unigen.data.doors:shard", None, ("out", "data")),
+    "data_encode": Verb("unigen.data.doors:encode", None, ("out", "data", "model")),
     "evaluate": Verb("unigen.evaluate:run"),
     "replay": Verb("unigen.generate:replay", "files"),
     "convert": Verb("unigen.interop.convert:run", "files", ("out", "components")),
@@ -63,6 +66,20 @@ class Command:
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     data: dict[tuple[str, ...], str | list[str] | None] = field(default_factory=dict)
+
+
+def take_verb(argv: list[str]) -> tuple[str, list[str]]:
+    """Return the verb, and the arguments after it: `data check` is the verb `data_check`."""
+    verb, *rest = argv
+    pair = f"{verb}_{rest[0]}" if rest else verb
+    if verb not in VERBS and (pair in VERBS or any(v.startswith(f"{verb}_") for v in VERBS)):
+        return pair, rest[1:]
+    return verb, rest
+
+
+def spoken(verb: str) -> str:
+    """Return a verb as it is typed."""
+    return verb.replace("_", " ")
 
 
 def conf_dir() -> Path:
@@ -109,7 +126,9 @@ def sort_arguments(verb: str, argv: list[str]) -> Command:
             bare.append(arg)
         elif (match := OVERRIDE.match(arg)) and not re.search(r"\s", arg):
             word = re.split(r"[./@]", match["key"])[0]
-            raise UsageError(f"{verb} has no key {word!r}; {nearest(word, known)}{_way_out(verb)}")
+            raise UsageError(
+                f"{spoken(verb)} has no key {word!r}; {nearest(word, known)}{_way_out(verb)}"
+            )
         else:
             bare.append(arg)
     _place(command, bare, known)
@@ -208,7 +227,9 @@ def _place(command: Command, bare: list[str], known: list[str]) -> None:
         command.data["files",] = bare
     elif kind is None:
         word = re.split(r"[=./]", bare[0])[0]
-        raise UsageError(f"{verb} takes key=value only, not {bare[0]!r}; {nearest(word, known)}")
+        raise UsageError(
+            f"{spoken(verb)} takes key=value only, not {bare[0]!r}; {nearest(word, known)}"
+        )
     elif len(bare) > 1:
         raise UsageError(
             f"{verb} takes one prompt, but {len(bare)} came: {bare[0]!r} and {bare[1]!r}; "

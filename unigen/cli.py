@@ -15,7 +15,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from unigen.arguments import VERBS, Command, conf_dir, nearest, sort_arguments
+from unigen.arguments import (
+    VERBS,
+    Command,
+    conf_dir,
+    nearest,
+    sort_arguments,
+    spoken,
+    take_verb,
+)
 from unigen.errors import UnigenError, UsageError
 from unigen.exits import report, termination
 from unigen.usage import overview, usage
@@ -54,9 +62,10 @@ def dispatch(argv: list[str]) -> int:
 
         sys.stdout.write(f"unigen {__version__}\n")
         return 0
-    verb, *rest = argv
+    verb, rest = take_verb(argv)
     if verb not in VERBS:
-        raise UsageError(f"unknown verb {verb!r}; {nearest(verb, list(VERBS))}")
+        known = [spoken(each) for each in VERBS]
+        raise UsageError(f"unknown verb {spoken(verb)!r}; {nearest(spoken(verb), known)}")
     if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
         sys.stdout.write(usage(verb))
         return 0
@@ -161,7 +170,7 @@ def _explain(error: Exception, command: Command) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append to config|delete)\D*? '([^']+)'", text):
         key = match[1]
-        return f"{command.verb} has no key {key!r}; {nearest(key, _all_keys(command, key))}"
+        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, _all_keys(command, key))}"
     if match := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
         group, _, option = match[1].rpartition("/")

@@ -1,7 +1,8 @@
 """Three lessons for one training loop: codec, align, denoise.
 
 An objective says which module learns, which parts it wants to see, what of the work can be made
-once and kept (`cached`, `encode`), and what the losses are.
+once and kept (`cached`, `encode`), and what the losses are. `available` are the parts that a batch
+has, None for all.
 """
 
 from itertools import combinations
@@ -38,7 +39,13 @@ class Codec:
         modality = model.modality(self.modality)
         return modality if self.moves_latents else modality.get_submodule("codec.back")
 
-    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+    def usable(self, available: list[str]) -> bool:
+        """Return whether there is something to learn from data with these parts."""
+        return self.modality in available
+
+    def parts(
+        self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
+    ) -> list[str]:
         """Return the parts of a batch."""
         return [self.modality]
 
@@ -70,14 +77,20 @@ class Align:
         towers = {n: model.modality(n).tower for n in names}
         return nn.ModuleDict({**towers, "similarity": self.similarity})
 
-    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+    def usable(self, available: list[str]) -> bool:
+        """Return whether there is a pair to learn from in data with these parts."""
+        return len(available) > 1 and self.anchor in (None, *available)
+
+    def parts(
+        self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
+    ) -> list[str]:
         """Return the parts of a batch: all."""
-        return list(model.modalities)
+        return [name for name in model.modalities if available is None or name in available]
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every pair, on slightly noisy latents."""
         points = {}
-        for name in model.modalities:
+        for name in (n for n in model.modalities if n in batch):
             z = batch[name]
             eps = torch.randn(z.shape, generator=generator, device=z.device)
             points[name] = model.modality(name).embed(z + 0.1 * eps)
@@ -101,9 +114,15 @@ class Denoise:
         """Return what learns."""
         return model.denoiser
 
-    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+    def usable(self, available: list[str]) -> bool:
+        """Return whether there is anything in data with these parts."""
+        return bool(available)
+
+    def parts(
+        self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
+    ) -> list[str]:
         """Draw a presence set."""
-        names = sorted(model.modalities)
+        names = sorted(model.modalities if available is None else available)
         shares = torch.tensor(self.shares[: len(names)])
         size = 1 + int(torch.multinomial(shares, 1, generator=generator))
         sets = list(combinations(names, size))

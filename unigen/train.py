@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from unigen import checkpoint, runs
 from unigen.configure import build
-from unigen.data.latents import Latents
+from unigen.data.feed import feed, lessons, meet, teach
 from unigen.errors import UsageError
 from unigen.model import UniGen
 from unigen.preview import preview
@@ -67,13 +67,10 @@ def run(cfg: dict) -> Path:
         for note in latest.notes:
             sys.stderr.write(f"unigen: {note}\n")
         overlay(model, cfg.get("init") or ())
-        for name, modality in model.modalities.items():
-            if modality.lessons:
-                modality.prepare(data.batch(torch.arange(modality.lessons), [name])[name])
+        source = meet(model, objective, data, out)
+        teach(model, source)
         model.to(device)
-        source = data
-        if objective.cached:
-            data = Latents(model, objective, source, cache, device, folder)
+        data = feed(model, objective, source, cache, device, folder)
         trainer = Trainer(model, objective, data, seed=cfg["seed"], **options)
         if latest.folder is not None:
             trainer.load_state(*runs.load_step(latest.folder))
@@ -136,6 +133,5 @@ def _calibrate(trainer: Trainer, source: Any) -> None:
     """Measure the latents of the averaged codec on fresh data."""
     model = trainer.averaged_model().eval()
     for part in trainer.objective.parts(model, torch.Generator()):
-        raw = source.batch(torch.arange(2**40, 2**40 + 1024), [part])[part]
-        model.modality(part).calibrate(raw)
+        model.modality(part).calibrate(lessons(source, part, 1024, 2**40))
     trainer.ema.module.load_state_dict(trainer.module.state_dict())

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from unigen import checkpoint
+from unigen.data.ahead import Ahead
 from unigen.errors import ResourceError
 from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
@@ -33,6 +34,7 @@ class Trainer:
         ema: float = 0.999,  # decay of the averaged weights
         bf16: bool = True,  # autocast to bfloat16
         patience: int = 5,  # non-finite steps in a row before the run stops
+        workers: int = 0,  # threads that read ahead of the step; 0: each batch when it is needed
     ):
         """Prepare a run; nothing is computed yet."""
         self.model, self.objective, self.data = model, objective, data
@@ -47,15 +49,23 @@ class Trainer:
         self.ema = averaged(self.module, ema)
         self.step, self.bad = 0, 0
         self.device = next(self.module.parameters()).device
+        self.finish = getattr(data, "finish", None)  # of raw batches that were read ahead
+        self.read = Ahead(self._read, workers if self.finish else 0)
+
+    def _read(self, step: int) -> tuple[dict[str, Any], int]:
+        """Return the batch of a step and the seed of its noise, a function of (seed, step)."""
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        index = self.data.order(self.seed, step, self.batch)
+        available = getattr(self.data, "available", None)  # data without it has all parts
+        there = () if available is None else (available(index),)
+        batch = self.data.batch(index, self.objective.parts(self.model, rng, *there))
+        return batch, int(torch.randint(2**62, (), generator=rng))
 
     def train_step(self) -> dict[str, float]:
         """Take one step and return its losses; everything random is a function of (seed, step)."""
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        parts = self.objective.parts(self.model, rng)
-        batch = self.data.batch(self.data.order(self.seed, self.step, self.batch), parts)
-        noise = torch.Generator(self.device).manual_seed(
-            int(torch.randint(2**62, (), generator=rng))
-        )
+        batch, draw = self.read(self.step)
+        batch = batch if self.finish is None else self.finish(batch)
+        noise = torch.Generator(self.device).manual_seed(draw)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.objective.loss(self.model, batch, noise)
         total = torch.stack(list(losses.values())).sum()

@@ -13,6 +13,7 @@ unigen: one generative model over image, text, video and audio; any subset from 
   unigen evaluate n=20 out=scores
   unigen replay results/image_0.png
   unigen convert old/unidiffuser-v1 out=unidiffuser-v1
+  unigen data check data=folder data.root=media
 
 Each verb has its own page: unigen VERB --help.
 Results' paths go to standard output, one a line; everything else to standard error.
@@ -35,6 +36,18 @@ unigen embed FILE ... [key=value ...]: place files in the space that all modalit
 """,
     "train": """\
 unigen train [group=option ...] [key=value ...]: train a model, or one of its codecs.
+""",
+    "data_check": """\
+unigen data check [data=SOURCE] data.root=FOLDER [key=value ...]: read all of a source and say what
+is in it, and what of it is broken (exit code 3).
+""",
+    "data_shard": """\
+unigen data shard [data=SOURCE] data.root=FOLDER out=NEW [key=value ...]: pack a source into tar
+shards with an index of counts, offsets and sha256.
+""",
+    "data_encode": """\
+unigen data encode [data=SOURCE] data.root=FOLDER out=FOLDER [key=value ...]: let a model's codecs
+work once; data=latents trains on what they made.
 """,
     "evaluate": """\
 unigen evaluate [key=value ...]: measure every direction and write directions.json.

@@ -7,7 +7,7 @@ program. Nothing here imports torch, and the decoders are imported by the child 
 from unigen.media.files import free_name, make_folder, safe_stem
 from unigen.media.picture import picture
 from unigen.media.plain import read_text
-from unigen.media.read import probe, read_audio, read_image, read_video
+from unigen.media.read import probe, read_audio, read_image, read_video, shown
 from unigen.media.recipe import read_recipe
 from unigen.media.results import Clip, Picture, Probe, Sound
 from unigen.media.write import write_audio, write_image, write_text, write_video
@@ -27,6 +27,7 @@ __all__ = [
     "read_text",
     "read_video",
     "safe_stem",
+    "shown",
     "write_audio",
     "write_image",
     "write_text",

@@ -66,7 +66,7 @@ def train(case: dict, team) -> dict:
         return {"error": str(error)}
     run = case.get("run")
     if case.get("load"):
-        trainer.load_state(*load_step(latest_step(run).folder))
+        trainer.load_state(*load_step(latest_step(run).folder, *trainer.engine.place))
     losses = []
     with suppress(StopIteration):
         for _ in range(case["steps"]):
@@ -74,9 +74,12 @@ def train(case: dict, team) -> dict:
     team.meet()
     if run:
         groups, meta = trainer.state()
-        save_step(run, trainer.step, trainer.engine.split(groups), meta)
+        sharded = trainer.engine.place[1] > 1
+        own = trainer.engine.split(groups)
+        save_step(run, trainer.step, own, meta, team=team, sharded=sharded)
     with trainer.engine.averaged(trainer.model, trainer.module, trainer.ema.module) as model:
-        average = sum(v.double().abs().sum().item() for v in model.state_dict().values())
+        values = model.state_dict().values() if team.rank == 0 else ()
+        average = sum(v.double().abs().sum().item() for v in values)
     whole = trainer.engine.whole(trainer.module.state_dict())
     return {
         "losses": losses,

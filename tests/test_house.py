@@ -46,6 +46,7 @@ FLOORS = {
     "unigen.data": 4,
     "unigen.train": 4,
     "unigen.engine": 4,
+    "unigen.follow": 4,
     "unigen.plan": 4,
     "unigen.trainer": 4,
     "unigen.generate": 4,

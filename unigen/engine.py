@@ -44,7 +44,9 @@ class Lesson(nn.Module):
 class Engine:
     """One process, or one of several that hold the same weights (DDP)."""
 
-    def __init__(self, team: Team | None = None, checkpointing: bool = False, compile: bool = False):
+    def __init__(
+        self, team: Team | None = None, checkpointing: bool = False, compile: bool = False
+    ):
         """checkpointing: blocks forget what they computed and compute it again going back.
 
         compile: torch.compile for every block.
@@ -73,7 +75,7 @@ class Engine:
         return nn.utils.clip_grad_norm_(module.parameters(), most)
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors as every process together has them."""
+        """Return tensors whole, on process 0 at least."""
         return tensors
 
     def split(self, groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -140,8 +142,13 @@ class Sharded(Engine):
         return cast(DTensor, super().clip(module, most)).full_tensor()
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors as every process together has them."""
-        return {k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in tensors.items()}
+        """Return tensors whole, on the CPU of process 0; the others return none."""
+        made = {}
+        for k, v in tensors.items():  # one after another: only one of them is whole on a GPU
+            value = v.full_tensor() if isinstance(v, DTensor) else v
+            if self.team.rank == 0:
+                made[k] = value.cpu()
+        return made
 
     def split(self, groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         """Return what this process is to write of a state: its rows, and process 0 the rest."""
@@ -164,9 +171,11 @@ class Sharded(Engine):
         if not isinstance(own, DTensor) or value.ndim == 0:
             return value
         local = own.to_local()
-        if value.shape == own.shape and value.shape != local.shape:
+        if value.shape == own.shape:
             first, last = rows(len(value), *self.place)
             value = value[first:last]
+        if value.shape != local.shape:
+            return value  # a misfit, which is told where it is loaded
         value = value.to(local.device)
         return DTensor.from_local(
             value, own.device_mesh, own.placements, shape=own.shape, stride=own.stride()
@@ -174,12 +183,13 @@ class Sharded(Engine):
 
     @contextmanager
     def averaged(self, model: UniGen, module: nn.Module, average: nn.Module) -> Iterator[UniGen]:
-        """Give another model, whole, with averaged weights; the sharded one stays as it is."""
+        """Give process 0 another model, whole, with averaged weights; the others get no weights."""
         made = copy.deepcopy(self._hollow)
         outside = {k: v for k, v in model.state_dict().items() if not k.startswith("denoiser.")}
         learned = self.whole(average.state_dict())
-        state = {**outside, **{f"denoiser.{k}": v for k, v in learned.items()}}
-        made.load_state_dict(state, assign=True)
+        if self.team.rank == 0:
+            state = {**outside, **{f"denoiser.{k}": v for k, v in learned.items()}}
+            made.load_state_dict(state, assign=True)
         yield made
 
 

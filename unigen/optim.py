@@ -41,9 +41,7 @@ def optimizers(
     return result
 
 
-def schedule(
-    step: int, steps: int, warmup: int, decay: float, shape: str = "constant"
-) -> float:
+def schedule(step: int, steps: int, warmup: int, decay: float, shape: str = "constant") -> float:
     """Return the factor of the learning rate: warm-up, constant, late linear decay to 0.
 
     decay: share of the steps at the end; 0 leaves a run that can be continued for ever.

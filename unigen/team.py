@@ -21,6 +21,7 @@ from unigen.share import Share
 
 GRACE = 3.0  # seconds in which processes that live come to the roll call
 LONG = timedelta(days=2)  # for work before the first step, which takes as long as it takes
+WRITING = timedelta(minutes=30)  # for what one process writes while the others wait
 
 
 class Team:
@@ -49,8 +50,12 @@ class Team:
         """Return the mean over the processes."""
         return value
 
-    def meet(self) -> None:
-        """Wait for everybody, however long it takes."""
+    def any(self, *words: bool) -> tuple[bool, ...]:
+        """Return of each word whether some process says it."""
+        return words
+
+    def meet(self, patience: timedelta = LONG) -> None:
+        """Wait for everybody, as long as it may take."""
 
     @contextmanager
     def roll_call(self) -> Iterator[None]:
@@ -61,6 +66,9 @@ class Team:
     def together(self) -> Iterator[None]:
         """Do work that may fail on one process only; it fails on all of them then."""
         yield
+
+
+ALONE = Team()
 
 
 class Torchrun(Team):
@@ -107,12 +115,16 @@ class Torchrun(Team):
         dist.all_reduce(total)
         return total / self.size
 
-    def meet(self) -> None:
-        """Wait for everybody, however long it takes."""
+    def any(self, *words: bool) -> tuple[bool, ...]:
+        """Return of each word whether some process says it."""
+        return tuple(bool(x > 0) for x in self.mean(torch.tensor(words, dtype=torch.float32)))
+
+    def meet(self, patience: timedelta = LONG) -> None:
+        """Wait for everybody, as long as it may take."""
         self._meetings += 1
         self._store.set(f"met/{self._meetings}/{self.rank}", "here")
         others = [f"met/{self._meetings}/{i}" for i in range(self.size)]
-        self._store.wait(others, LONG)
+        self._store.wait(others, patience)
 
     @contextmanager
     def roll_call(self) -> Iterator[None]:
@@ -123,9 +135,10 @@ class Torchrun(Team):
         try:
             yield
         except Exception as error:
-            silent, told = self._answers(error)
-            if isinstance(error, UnigenError) or not _of_the_network(error):
+            if not _of_the_network(error):
+                self._store.set(f"end/{self.rank}", f"{error}"[:300] or type(error).__name__)
                 raise
+            silent, told = self._answers()
             if silent:
                 raise ResourceError(
                     f"process {_names(silent)} of {self.size} died or hangs; the others stopped "
@@ -139,10 +152,9 @@ class Torchrun(Team):
                 f"the processes lost each other, none of them dead: {error}; look at the network."
             ) from error
 
-    def _answers(self, error: Exception) -> tuple[list[int], dict[int, str]]:
+    def _answers(self) -> tuple[list[int], dict[int, str]]:
         """Return who is silent, and what the others say that went wrong, if not the network."""
-        own = "" if _of_the_network(error) else f"{error}"[:300] or type(error).__name__
-        self._store.set(f"end/{self.rank}", own)
+        self._store.set(f"end/{self.rank}", "")
         silent = set(range(self.size)) - {self.rank}
         end = time.monotonic() + GRACE
         while silent and time.monotonic() < end:
@@ -160,6 +172,7 @@ class Torchrun(Team):
             yield
         except UnigenError as error:
             fault, cause = (type(error).__name__, str(error)), error
+        self.meet(WRITING)
         for other in self.hear(fault):
             if other is not None:
                 raise getattr(errors, other[0], ResourceError)(other[1]) from cause
@@ -206,7 +219,7 @@ def team_of(timeout: float) -> Iterator[Team]:
 
 def _of_the_network(error: BaseException) -> bool:
     """Tell whether an error is what a collective raises when others are gone."""
-    words = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out", "timed out")
+    words = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out", "imeout")
     known = isinstance(error, dist.DistError) or type(error) is RuntimeError
     return known and any(word in str(error) for word in words)
 

@@ -71,7 +71,7 @@ def run(cfg: dict) -> Path | str | None:
     """
     if cfg.get("plan"):
         return plan.report(cfg)
-    with team_of(cfg["trainer"]["timeout"]) as team:
+    with team_of(float(cfg["trainer"]["timeout"])) as team:
         folder = _run(cfg, team)
         return folder if team.rank == 0 else None
 

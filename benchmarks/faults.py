@@ -1,6 +1,6 @@
-"""What a training run survives, by breaking it: kills, stops, flipped bytes, full disks, NaN.
+"""What a training run survives, by breaking it: kills, stops, flipped bytes, full disks.
 
-    python benchmarks/faults.py                # every check at its full count: some hours on 2 cores
+    python benchmarks/faults.py                # every check at its full count: hours on 2 cores
     python benchmarks/faults.py A7 A8 --share 0.1
 
 Prints one JSON line a check: {"id", "what", "n", "good", "limit", "pass"}. Runs are those of

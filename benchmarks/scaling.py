@@ -23,7 +23,9 @@ def main() -> None:
         with torch.device("meta"):
             net = UViT({part: c for part, (c, _) in PARTS.items()}, width=width, depth=depth)
         step = Step(net, tokens, (0.05, 0.45, 0.3, 0.2), BATCH, muon=False, checkpointing=True)
-        print(f"### {name}: width {width}, depth {depth}, {step.parameters / 1e6:,.0f} M parameters\n")
+        print(
+            f"### {name}: width {width}, depth {depth}, {step.parameters / 1e6:,.0f} M parameters\n"
+        )
         print(f"{step.tokens / 1e6:.2f} M tokens and {step.flops / 1e15:,.1f} PFLOP a step.\n")
         print("| GPUs | engine | samples a GPU | weights | gradients | optimizer | average "
               "| activations | total GB | GB sent |")  # fmt: skip

@@ -53,7 +53,7 @@ class Draws(torch.Generator):
 
     def __new__(cls, share: Share, device: torch.device | str = "cpu") -> "Draws":
         """Make the generator on a device."""
-        return super().__new__(cls, device)
+        return super().__new__(cls, device)  # pyright: ignore[reportCallIssue]
 
     def __init__(self, share: Share, device: torch.device | str = "cpu"):
         """`share`: whose rows."""

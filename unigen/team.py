@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from unigen import errors
 from unigen.errors import ResourceError, UnigenError, UsageError
@@ -77,8 +79,8 @@ class Torchrun(Team):
     def __init__(self, timeout: float):
         """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
         self.timeout = timedelta(seconds=timeout)
-        store, self.rank, self.size = next(dist.rendezvous("env://", timeout=LONG))
-        self._store = dist.PrefixStore("unigen", store)
+        store, self.rank, self.size = next(rendezvous("env://", timeout=LONG))
+        self._store = PrefixStore("unigen", store)
         self._meetings = 0
         backend = "gloo"
         if torch.cuda.is_available():

@@ -89,7 +89,7 @@ class Trainer:
 
     def _learn(self, index: Tensor, parts: list[str], noise: int) -> dict[str, Tensor]:
         """Add up the gradient of a batch, share by share; return its losses."""
-        passes = []
+        passes, losses = [], {}
         for share in self.engine.team.shares(self.accumulate):
             batch = self.data.batch(share.rows(index), parts)
             generator = Draws(share, self.device)

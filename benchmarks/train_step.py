@@ -131,7 +131,8 @@ def main() -> None:
     cfg = OmegaConf.to_container(OmegaConf.masked_copy(cfg, parts), resolve=True)
     torch.manual_seed(0)
     model, options = build(cfg["model"]), cfg["trainer"]
-    for key in ("save_every", "log_every", "preview_every", "cache", "cache_folder"):
+    for key in ("save_every", "log_every", "preview_every", "cache", "cache_folder", "wandb",
+                "engine", "timeout", "checkpointing", "compile"):  # fmt: skip
         del options[key]
     data, shares = Ready(model, options["batch"]), list(Denoise().shares)
     line({"benchmark": "train_step", "overrides": args.overrides, "batch": options["batch"],

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from unigen.errors import CheckpointError, ResourceError, UsageError
-from unigen.runs import journal, latest_step, load_step, lock, save_step, sweep
+from unigen.follow import journal
+from unigen.runs import latest_step, load_step, lock, save_step, sweep
 from unigen.state import flatten_optimizer, unflatten_optimizer
 
 META = {"step": 3, "loss": 0.1 + 0.2, "seeds": [2**62, -1], "note": "\u00e9 \u202e"}
@@ -255,7 +256,7 @@ def test_an_optimizer_state_survives_with_its_types():
 
 WRITER = """
 import sys, torch
-from unigen.runs import journal, latest_step, load_step, lock, save_step, sweep
+from unigen.runs import latest_step, load_step, lock, save_step, sweep
 run = sys.argv[1]
 with lock(run):
     sweep(run)

@@ -77,10 +77,11 @@ def _run(command: Command) -> None:
     """Compose the configuration of `command` with Hydra and call its task, once or as a sweep."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads yield, after a short
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # wait; read when torch loads
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no remarks of torch's engines
     import hydra
     from hydra.errors import HydraException
 
-    overrides = [*command.overrides, *_store(command)]
+    overrides = [*command.overrides, *_store(command), *_unrecorded()]
     decorate = hydra.main(str(conf_dir()), command.verb, version_base="1.3")
     try:
         with _process(["unigen", *command.flags, *overrides]):
@@ -155,6 +156,14 @@ def _store(command: Command) -> list[str]:
         inner[last] = [_literal(v) for v in value] if isinstance(value, list) else _literal(value)
     ConfigStore.instance().store("here", node, group="typed", package="_global_")
     return ["+typed=here"]
+
+
+def _unrecorded() -> list[str]:
+    """Overrides for the processes of torchrun beside the first, which alone keeps the record."""
+    if os.environ.get("RANK", "0") == "0":
+        return []
+    quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+    return [*quiet, "hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
 def _literal(value: str | None) -> str | None:

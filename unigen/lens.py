@@ -44,6 +44,10 @@ class Lens(nn.Module):
         """Return what sampling goes on with: for numbers, the data on average."""
         return self.data(output, x_t, t, flow)
 
+    def mass(self, t: Clock) -> Float[Tensor, ""]:
+        """Return what a batch with these clocks counts beside others in a mean of their losses."""
+        return torch.ones((), device=t.device) * t.numel()
+
     def loss(
         self, output: Seen, x: Latents, x_t: Latents, t: Clock, flow: RectifiedFlow
     ) -> Float[Tensor, ""]:
@@ -109,13 +113,19 @@ class Points(Lens):
         right = self.fit(x).argmax(-1)
         logits = rearrange(self._logits(output), "b n w k -> b k n w")
         error = F.cross_entropy(logits, right, reduction="none").mean(-1)
-        before = F.pad(t[:, :-1], (1, 0))
-        weight = (t > 0) * (1 - 31 / 32 * before)
-        return (error * weight).sum() / weight.sum().clamp_min(1)
+        return (error * self._weight(t)).sum() / self.mass(t)
+
+    def mass(self, t: Clock) -> Float[Tensor, ""]:
+        """Return the sum of the tokens' weights, at least 1."""
+        return self._weight(t).sum().clamp_min(1)
 
     def fit(self, x: Latents) -> Float[Tensor, "b n w k"]:
         """Return the inner product with every point."""
         return x.float().unflatten(-1, (self.count, -1)) @ self.points.T
+
+    def _weight(self, t: Clock) -> Clock:
+        before = F.pad(t[:, :-1], (1, 0))
+        return (t > 0) * (1 - 31 / 32 * before)
 
     def _likely(self, output: Seen) -> Float[Tensor, "b n w k"]:
         likely = self._logits(output).softmax(-1)

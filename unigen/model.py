@@ -15,6 +15,7 @@ from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
 from unigen.sampler import upward
+from unigen.share import draw, share_of
 from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
 from unigen.uvit import Denoiser
 
@@ -113,17 +114,26 @@ class UniGen(nn.Module):
     def loss(
         self, x: Tokens, generator: torch.Generator | None = None
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return the flow loss of every part: clocks drawn, data noised, data predicted."""
+        """Return the flow loss of every part: clocks drawn, data noised, data predicted.
+
+        The losses of a share of a batch (`unigen.share`) are such that their mean over the shares
+        is the loss of the batch.
+        """
+        share = share_of(generator)
         positions = self.positions(x)
         means = {part: self.modality(part).noise_mean for part in x}
         ordered = {part for part in x if self.ordered(part)}
-        t = draw_clocks(self.flow, x, positions, means, ordered, generator)
-        eps = {k: torch.randn(z.shape, generator=generator, device=z.device) for k, z in x.items()}
+        whole = {k: share.whole(z) for k, z in x.items()}
+        clocks = draw_clocks(self.flow, whole, positions, means, ordered, generator)
+        t = {k: share.rows(clock) for k, clock in clocks.items()}
+        eps = {k: draw(torch.randn, z.shape, generator, z.device) for k, z in x.items()}
         x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
         output = self.denoise(x_t, t)
         losses = {}
         for k in x:
-            loss = self.lens(k).loss(output[k], x[k], x_t[k], t[k], self.flow)
+            lens = self.lens(k)
+            loss = lens.loss(output[k], x[k], x_t[k], t[k], self.flow)
+            loss = loss * (share.of * lens.mass(t[k]) / lens.mass(clocks[k]))
             losses[k] = loss * (0.05 if role_of(k) == GLOBAL else 1.0)
         return losses
 

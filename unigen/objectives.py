@@ -1,8 +1,9 @@
 """Three lessons for one training loop: codec, align, denoise.
 
 An objective says which module learns, which parts it wants to see, what of the work can be made
-once and kept (`cached`, `encode`), and what the losses are. `available` are the parts that a batch
-has, None for all.
+once and kept (`cached`, `encode`), and what the losses are: of a batch, or of a share of it whose
+random numbers and normalization are those of the whole (`unigen.share`). `available` are the parts
+that a batch has, None for all.
 """
 
 from itertools import combinations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from unigen.align import Similarity, contrastive
 from unigen.modalities.base import Raw
 from unigen.model import UniGen
+from unigen.share import draw, share_of
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -89,11 +91,11 @@ class Align:
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every pair, on slightly noisy latents."""
-        points = {}
+        points, share = {}, share_of(generator)
         for name in (n for n in model.modalities if n in batch):
             z = batch[name]
-            eps = torch.randn(z.shape, generator=generator, device=z.device)
-            points[name] = model.modality(name).embed(z + 0.1 * eps)
+            eps = draw(torch.randn, z.shape, generator, z.device)
+            points[name] = share.gather(model.modality(name).embed(z + 0.1 * eps))
         return contrastive(points, self.similarity, self.anchor)
 
 

@@ -1,8 +1,14 @@
 """Optimizers, learning-rate schedule and averaged weights of the training loop."""
 
+import math
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from unigen.errors import UsageError
+
+SHAPES = ("constant", "cosine")
 
 #: Names of matrices that are tables, not maps between hidden features: AdamW takes them.
 _EDGES = ("embed", "place", "level", "clock", "squeeze", "expand", "paint", "tower.out",
@@ -35,12 +41,19 @@ def optimizers(
     return result
 
 
-def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
+def schedule(step: int, steps: int, warmup: int, decay: float, shape: str = "constant") -> float:
     """Return the factor of the learning rate: warm-up, constant, late linear decay to 0.
 
     decay: share of the steps at the end; 0 leaves a run that can be continued for ever.
+    shape: `cosine` falls all the way, from the end of the warm-up to 0 (Loshchilov and Hutter
+    2017). Raises UsageError for another.
     """
+    if shape not in SHAPES:
+        raise UsageError(f"trainer.schedule={shape} is unknown; choose constant or cosine.")
     rise = min(1.0, (step + 1) / max(1, warmup))
+    if shape == "cosine":
+        done = (step - warmup) / max(1, steps - warmup)
+        return min(rise, 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, done))))
     fall = (steps - step) / max(1.0, decay * steps) if decay > 0 else 1.0
     return min(rise, fall, 1.0)
 

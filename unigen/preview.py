@@ -8,22 +8,23 @@ from torch.utils.tensorboard import SummaryWriter
 from unigen.generation import generate
 
 
-def preview(trainer, writer: SummaryWriter, folder: Path, count: int = 4) -> None:
+def preview(trainer, writer: SummaryWriter | None, folder: Path, count: int = 4) -> None:
     """Write `count` joint samples of the averaged weights to `folder` and TensorBoard.
 
-    Only a run that teaches the denoiser has samples to show. The weights and the random numbers
-    of the run are left as they were.
+    Only a run that teaches the denoiser has samples to show, and the process with a writer makes
+    them. The weights and the random numbers of the run are left as they were.
     """
-    model = trainer.model
+    model, engine = trainer.model, trainer.engine
     if trainer.module is not model.denoiser:
         return
-    kept = {k: v.clone() for k, v in trainer.module.state_dict().items()}
-    trainer.averaged_model().eval()
-    results = generate(model, list(model.modalities), {}, seeds=range(count))
-    for result in results:
-        result.save(folder)
-        for part, modality in model.modalities.items():
-            modality.log(writer, f"{part}/{result.recipe['seed']}", result[part], trainer.step)
-    trainer.module.load_state_dict(kept)
+    with engine.averaged(model, trainer.module, trainer.ema.module) as made, engine.team.together():
+        if writer is not None:
+            made.to(trainer.device).eval()
+            results = generate(made, list(made.modalities), {}, seeds=range(count))
+            for result in results:
+                result.save(folder)
+                for part, modality in made.modalities.items():
+                    tag = f"{part}/{result.recipe['seed']}"
+                    modality.log(writer, tag, result[part], trainer.step)
     torch.set_grad_enabled(True)
     model.train()

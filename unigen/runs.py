@@ -1,7 +1,9 @@
 """Training checkpoints: one folder a step, complete or absent, with a manifest that proves it.
 
 `run/checkpoints/step-00000123/` holds one safetensors file a group (model, ema, optimizer),
-`meta.json`, and `manifest.json` with every size and sha256, written last.
+`meta.json`, and `manifest.json` with every size and sha256, written last. A run whose processes
+share the rows of its tensors writes a file a group and process, `ema-00001-of-00008.safetensors`:
+the tensors in the last of them are sharded by rows, what only the first one has is whole.
 """
 
 import hashlib
@@ -9,11 +11,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from unigen.checkpoint import digest
@@ -32,14 +36,14 @@ from unigen.disk import (
     writing,
 )
 from unigen.errors import CheckpointError, UsageError
+from unigen.team import ALONE, Team
 from unigen.tensorfile import MAX_BYTES, read_weights, size_of, write_weights
 
 MANIFEST, META = "manifest.json", "meta.json"
 MAX_META = 64_000_000
 _STEP = re.compile(r"step-(\d{8,18})")
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_FILE = re.compile(r"[a-z][a-z0-9_]{0,40}\.(safetensors|json)")
-_LOGGED = re.compile(rb'\{"step": (\d+)[,}]')
+_FILE = re.compile(r"[a-z][a-z0-9_]{0,40}(-\d{5}-of-\d{5})?\.(safetensors|json)")
 
 
 class Latest(NamedTuple):
@@ -71,10 +75,13 @@ def save_step(
     tensors: dict[str, dict[str, Tensor]],
     meta: dict[str, Any],
     keep: int = 2,
+    team: Team = ALONE,
+    sharded: bool = False,
 ) -> Path:
     """Write the checkpoint of a step, drop older ones beyond `keep`, and return its folder.
 
-    `tensors` maps a group, such as model, ema or optimizer, to named tensors; `meta` is JSON. A
+    `tensors` maps a group, such as model, ema or optimizer, to named tensors; `meta` is JSON. Every
+    process of the `team` calls this; if the state is `sharded`, each with its rows of it. A
     kill at any moment leaves every older checkpoint good. Raises `ResourceError` for a full disk
     (1.2 times the size must be free) or a NaN; nothing is left behind then.
     """
@@ -82,21 +89,36 @@ def save_step(
         raise ValueError(f"step {step}, keep {keep}, groups {list(tensors)} make no checkpoint")
     text = dump_json(meta)
     target = real_path(run) / "checkpoints" / f"step-{step:08d}"
-    size = sum(size_of(group.values()) for group in tensors.values()) + len(text)
-    with staged(target, size) as stage:
-        for name, group in tensors.items():
-            write_weights(stage / f"{name}.safetensors", group)
-        write_file(stage / META, text)
-        sync(stage)
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": digest(path)}
-            for path in sorted(stage.iterdir())
-        }
-        write_file(stage / MANIFEST, _seal({"version": 1, "step": step, "files": files}))
+    size = sum(team.hear(sum(size_of(group.values()) for group in tensors.values()))) + len(text)
+    suffix = f"-{team.rank + 1:05d}-of-{team.size:05d}" if sharded and team.size > 1 else ""
+    with team.together(), _stage(team, target, size) as stage:
+        own = [stage / f"{name}{suffix}.safetensors" for name in tensors]
+        with team.together():
+            for path, group in zip(own, tensors.values(), strict=True):
+                write_weights(path, group)
+            if team.rank == 0:
+                write_file(stage / META, text)
+                own.append(stage / META)
+            facts = {p.name: {"size": p.stat().st_size, "sha256": digest(p)} for p in own}
+        files = {name: fact for each in team.hear(facts) for name, fact in sorted(each.items())}
+        if team.rank == 0:
+            sync(stage)
+            write_file(stage / MANIFEST, _seal({"version": 1, "step": step, "files": files}))
     older = [folder for number, folder in _steps(run) if number <= step]
-    for folder in older[:-keep]:
+    for folder in older[:-keep] if team.rank == 0 else ():
         _drop(folder)
     return target
+
+
+@contextmanager
+def _stage(team: Team, target: Path, size: int) -> Iterator[Path]:
+    """Give all processes the folder to fill that process 0 makes and puts in its place."""
+    with ExitStack() as stack:
+        stage = None
+        with team.together():
+            if team.rank == 0:
+                stage = stack.enter_context(staged(target, size))
+        yield Path(team.tell(stage))
 
 
 def latest_step(run: str | Path) -> Latest:
@@ -120,50 +142,59 @@ def latest_step(run: str | Path) -> Latest:
     return Latest(None, notes)
 
 
-def load_step(folder: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read one checkpoint, verifying every byte; return its groups of tensors and its meta."""
+def load_step(
+    folder: str | Path, rank: int = 0, size: int = 1
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read one checkpoint, verifying every byte; return its groups of tensors and its meta.
+
+    Sharded tensors come whole, or as the rows of process `rank` where just `size` wrote them.
+    """
     folder = real_path(folder)
     if not folder.is_dir():
         raise UsageError(f"There is no checkpoint {named(folder)}; check the path.")
     files = _read_manifest(folder)
-    tensors = {}
-    for name, facts in files.items():
-        path = folder / name
-        if name.endswith(".safetensors"):
-            group, sha = read_weights(path, folder, allow_empty=True)
-            _check_file(path, facts, path.stat().st_size, sha)
-            tensors[path.stem] = group
+
+    def read(name: str) -> dict[str, Tensor]:
+        tensors, sha = read_weights(folder / name, folder, allow_empty=True)
+        _check_file(folder / name, files[name], (folder / name).stat().st_size, sha)
+        return tensors
+
+    tensors = {
+        group: _join([partial(read, name) for name in names], rank, size)
+        for group, names in _groups(files).items()
+    }
     with reading(folder / META, folder, MAX_META) as (file, size):
         raw = file.read(size)
     _check_file(folder / META, files[META], len(raw), hashlib.sha256(raw).hexdigest())
     return tensors, parse_json(raw, named(folder / META))
 
 
+def _groups(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return the tensor files of every group, in the order of the processes that wrote them."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(files):
+        if name.endswith(".safetensors"):
+            groups.setdefault(re.split(r"[-.]", name)[0], []).append(name)
+    return groups
+
+
+def _join(shards: list[Callable[[], dict[str, Tensor]]], rank: int, size: int) -> dict[str, Tensor]:
+    """Return the tensors of a group: whole, or the rows of one process of just as many."""
+    first = shards[0]()
+    if len(shards) == 1:
+        return first
+    if len(shards) == size:
+        return {**first, **shards[rank]()}
+    rest = [shard() for shard in shards[1:]]
+    return {
+        name: torch.cat([tensor, *(other[name] for other in rest)]) if name in rest[-1] else tensor
+        for name, tensor in first.items()
+    }
+
+
 def sweep(run: str | Path) -> list[Path]:
     """Delete what killed saves left behind; return the paths. Call it with the run locked."""
     return sweep_stages(real_path(run) / "checkpoints", "step-")
-
-
-def journal(path: Path, step: int) -> TextIO:
-    """Open a log of JSON lines, each beginning with its step, to go on after a step.
-
-    Lines of later steps are dropped, for the run takes those steps again; so is half a line that
-    a kill left at the end.
-    """
-    with writing(path):
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        good = [x for x in lines if x.endswith(b"\n") and not _later(x, step)]
-        if good != lines:
-            stage = path.with_name(f"{path.name}.tmp-{os.urandom(8).hex()}")
-            write_file(stage, b"".join(good))
-            stage.replace(path)
-        return path.open("a")
-
-
-def _later(line: bytes, step: int) -> bool:
-    """Tell whether a line of a log belongs to a later step."""
-    found = _LOGGED.match(line)
-    return found is not None and int(found[1]) > step
 
 
 def _steps(run: str | Path) -> list[tuple[int, Path]]:

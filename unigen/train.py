@@ -1,31 +1,44 @@
 """Training: one loop for every objective, resumable at any step, bit for bit."""
 
-import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from unigen import checkpoint, runs
+from unigen import checkpoint, plan, runs
 from unigen.configure import build
 from unigen.data.feed import feed, lessons, meet, teach
+from unigen.engine import engine_of
 from unigen.errors import UsageError
+from unigen.follow import following, record
 from unigen.model import UniGen
 from unigen.preview import preview
+from unigen.team import Team, team_of
 from unigen.trainer import Trainer
 
 
 def export(trainer: Trainer, folder: Path) -> None:
-    """Write the model with averaged weights, leaving the run as it was."""
-    kept = {k: v.clone() for k, v in trainer.module.state_dict().items()}
-    trainer.averaged_model().save_pretrained(folder)
-    trainer.module.load_state_dict(kept)
+    """Write the model with averaged weights, from process 0, leaving the run as it was."""
+    engine = trainer.engine
+    with (
+        engine.averaged(trainer.model, trainer.module, trainer.ema.module) as model,
+        engine.team.together(),
+    ):
+        if engine.team.rank == 0:
+            model.save_pretrained(folder)
+
+
+def save(trainer: Trainer, out: Path) -> None:
+    """Write a checkpoint of the run, and the model that it has come to."""
+    groups, meta = trainer.state()
+    own, (_, size) = trainer.engine.split(groups), trainer.engine.place
+    runs.save_step(out, trainer.step, own, meta, team=trainer.engine.team, sharded=size > 1)
+    export(trainer, out / "model")
 
 
 def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
@@ -50,31 +63,59 @@ def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
     model.load_state_dict(own)
 
 
-def run(cfg: dict) -> Path:
-    """Train as configured (conf/train.yaml) and return the folder of the trained model."""
+def run(cfg: dict) -> Path | str | None:
+    """Train as configured (conf/train.yaml) and return the folder of the trained model.
+
+    With plan=true nothing is trained: what a step costs is returned instead. Under torchrun every
+    process calls this; the folder is process 0's, and the others return None.
+    """
+    if cfg.get("plan"):
+        return plan.report(cfg)
+    with team_of(float(cfg["trainer"]["timeout"])) as team:
+        folder = _run(cfg, team)
+        return folder if team.rank == 0 else None
+
+
+def _run(cfg: dict, team: Team) -> Path:
+    """Train as one process of a team."""
     torch.manual_seed(cfg["seed"])
     plugins = cfg.get("plugins") or ()
-    out = Path(cfg["out"])
-    device = cfg.get("device") or "cpu"
+    out = Path(team.tell(str(cfg["out"])))
+    device = team.device(cfg.get("device") or "cpu")
     model = build(cfg["model"], plugins)
     objective, data = build(cfg["objective"], plugins), build(cfg["data"], plugins)
     options = dict(cfg["trainer"])
-    every = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every")}
+    del options["timeout"]
+    pace = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every", "wandb")}
     cache, folder = options.pop("cache"), options.pop("cache_folder")
-    with runs.lock(out):
-        runs.sweep(out)
-        latest = runs.latest_step(out)
-        for note in latest.notes:
-            sys.stderr.write(f"unigen: {note}\n")
+    engine = engine_of(
+        options.pop("engine"),
+        team,
+        checkpointing=options.pop("checkpointing"),
+        compile=options.pop("compile"),
+    )
+    with ExitStack() as stack:
+        latest = None
+        with team.together():
+            if team.rank == 0:
+                stack.enter_context(runs.lock(out))
+                runs.sweep(out)
+                latest = runs.latest_step(out)
+                for note in latest.notes:
+                    sys.stderr.write(f"unigen: {note}\n")
+                record(out, cfg, team.size)
+        last = team.tell(latest and latest.folder)
         overlay(model, cfg.get("init") or ())
         source = meet(model, objective, data, out)
         teach(model, source)
         model.to(device)
         data = feed(model, objective, source, cache, device, folder)
-        trainer = Trainer(model, objective, data, seed=cfg["seed"], **options)
-        if latest.folder is not None:
-            trainer.load_state(*runs.load_step(latest.folder))
-        _loop(trainer, out, **every)
+        team.meet()
+        trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"], **options)
+        if last is not None:
+            trainer.load_state(*runs.load_step(last, *engine.place))
+        team.meet()
+        _loop(trainer, out, config=cfg, **pace)
         if objective.moves_latents:
             _calibrate(trainer, source)
         export(trainer, out / "model")
@@ -82,40 +123,38 @@ def run(cfg: dict) -> Path:
 
 
 def _loop(
-    trainer: Trainer, out: Path, save_every: float, log_every: int, preview_every: int
+    trainer: Trainer,
+    out: Path,
+    config: dict,
+    save_every: float,
+    log_every: int,
+    preview_every: int,
+    wandb: str | None,
 ) -> None:
     """Step until done: log, preview, save. `save_every` is in minutes."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=trainer.step + 1)
-    saved, sums = time.monotonic(), {}
-    bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", file=sys.stderr,
-               mininterval=1.0, dynamic_ncols=True)  # fmt: skip
-    with bar, runs.journal(out / "losses.jsonl", trainer.step) as log, _termination() as asked:
+    team, saved = trainer.engine.team, time.monotonic()
+    with ExitStack() as stack:
+        asked, follower = stack.enter_context(_termination()), None
+        with team.together():
+            if team.rank == 0:
+                facts = (out, trainer.step, trainer.steps, trainer.batch, wandb, config)
+                follower = stack.enter_context(following(*facts))
         while trainer.step < trainer.steps:
             losses = trainer.train_step()
-            for k, x in losses.items():
-                total, count = sums.get(k, (0.0, 0))
-                sums[k] = (total + x, count + 1)
-            bar.update()
-            if trainer.step % log_every == 0:
-                means = {k: total / count for k, (total, count) in sums.items()}
-                log.write(json.dumps({"step": trainer.step, **means}) + "\n")
-                log.flush()
-                bar.set_postfix({k: f"{x:.3f}" for k, x in means.items() if ":" not in k})
-                for k, x in means.items():
-                    writer.add_scalar(k, x, trainer.step)
-                sums = {}
+            if follower is not None:
+                follower.add(losses)
+                if trainer.step % log_every == 0:
+                    follower.tell(trainer.step)
             if preview_every and trainer.step % preview_every == 0:
-                preview(trainer, writer, out / "samples" / f"step-{trainer.step:08d}")
-            last = asked() or trainer.step == trainer.steps
-            if last or time.monotonic() - saved > 60 * save_every:
-                runs.save_step(out, trainer.step, *trainer.state())
-                export(trainer, out / "model")
+                folder = out / "samples" / f"step-{trainer.step:08d}"
+                preview(trainer, None if follower is None else follower.writer, folder)
+            due = team.rank == 0 and time.monotonic() - saved > 60 * save_every
+            stop, due = team.any(asked(), due)
+            if stop or due or trainer.step == trainer.steps:
+                save(trainer, out)
                 saved = time.monotonic()
-            if asked():
+            if stop:
                 raise SystemExit(143)
-    writer.close()
 
 
 @contextmanager

@@ -1,16 +1,27 @@
 """The state of a training run: what learns, its average, its optimizers; one step of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unigen import checkpoint
 from unigen.data.ahead import Ahead
-from unigen.errors import ResourceError
+from unigen.engine import Engine, Lesson
+from unigen.errors import ResourceError, UsageError
 from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
+from unigen.share import Draws, Share
 from unigen.state import flatten_optimizer, unflatten_optimizer
+
+
+class Work(NamedTuple):
+    """What a step learns from: batches by share, read ahead."""
+
+    samples: Tensor  # the numbers of all of them, whoever takes which
+    parts: list[str]
+    noise: int  # seed of everything that is random in the step
+    batches: list[tuple[Share, dict[str, Any]]]
 
 
 class Trainer:
@@ -22,14 +33,17 @@ class Trainer:
         objective: Any,  # which module learns what; see unigen.objectives
         data: Any,  # batch(index, parts) -> raw media or latents by part
         *,
+        engine: Engine | None = None,  # how many processes take a step; none: this one alone
         seed: int = 0,
         steps: int = 1000,
-        batch: int = 64,
+        batch: int = 64,  # of all processes together
+        accumulate: int = 1,  # passes in which every process takes its share of a batch
         lr: float = 1e-3,  # of AdamW
         muon_lr: float | None = 0.02,  # of Muon, for hidden matrices; null: AdamW for all
         weight_decay: float = 0.01,
         warmup: int = 100,  # steps
-        decay: float = 0.0,  # share of the steps over which the learning rate falls to 0
+        schedule: str = "constant",  # of the learning rate: constant | cosine
+        decay: float = 0.0,  # share of the steps over which a constant rate falls to 0
         clip: float = 1.0,  # largest norm of the gradient
         ema: float = 0.999,  # decay of the averaged weights
         bf16: bool = True,  # autocast to bfloat16
@@ -37,80 +51,130 @@ class Trainer:
         workers: int = 0,  # threads that read ahead of the step; 0: each batch when it is needed
     ):
         """Prepare a run; nothing is computed yet."""
+        self.engine = engine or Engine()
+        if accumulate < 1 or batch % (accumulate * self.engine.team.size):
+            raise UsageError(
+                f"trainer.batch={batch} does not split evenly over {self.engine.team.size} "
+                f"processes x trainer.accumulate={accumulate}; choose a multiple of both."
+            )
         self.model, self.objective, self.data = model, objective, data
         self.seed, self.steps, self.batch, self.clip = seed, steps, batch, clip
-        self.warmup, self.decay, self.bf16, self.patience = warmup, decay, bf16, patience
+        self.accumulate, self.schedule = accumulate, (warmup, decay, schedule)
+        self.bf16, self.patience = bf16, patience
         self.module = objective.module(model)
         for p in model.parameters():
             p.requires_grad_(False)
         for p in self.module.parameters():
             p.requires_grad_(True)
-        self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay)
         self.ema = averaged(self.module, ema)
-        self.step, self.bad = 0, 0
+        self.lesson = self.engine.wrap(Lesson(self.module, model, objective), self.ema)
+        self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay)
+        self.step, self.bad, self.skipped = 0, 0, 0
         self.device = next(self.module.parameters()).device
         self.finish = getattr(data, "finish", None)  # of raw batches that were read ahead
         self.read = Ahead(self._read, workers if self.finish else 0)
 
-    def _read(self, step: int) -> tuple[dict[str, Any], int]:
-        """Return the batch of a step and the seed of its noise, a function of (seed, step)."""
+    def _read(self, step: int) -> Work:
+        """Return the work of a step, a function of (seed, step)."""
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         index = self.data.order(self.seed, step, self.batch)
         available = getattr(self.data, "available", None)  # data without it has all parts
         there = () if available is None else (available(index),)
-        batch = self.data.batch(index, self.objective.parts(self.model, rng, *there))
-        return batch, int(torch.randint(2**62, (), generator=rng))
+        parts = self.objective.parts(self.model, rng, *there)
+        noise, team = torch.randint(2**62, (), generator=rng), self.engine.team
+        batches = [(share, self.data.batch(share.rows(index), parts))
+                   for share in team.shares(self.accumulate)]  # fmt: skip
+        return Work(index, parts, int(noise), batches)
 
     def train_step(self) -> dict[str, float]:
         """Take one step and return its losses; everything random is a function of (seed, step)."""
-        batch, draw = self.read(self.step)
-        batch = batch if self.finish is None else self.finish(batch)
-        noise = torch.Generator(self.device).manual_seed(draw)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.objective.loss(self.model, batch, noise)
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
-        factor = schedule(self.step, self.steps, self.warmup, self.decay)
-        if torch.isfinite(norm) and torch.isfinite(total):
-            for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor
-                optimizer.step()
+        work = self.read(self.step)
+        losses = self._learn(work)
+        norm = self.engine.clip(self.module, self.clip)
+        factor = schedule(self.step, self.steps, *self.schedule)
+        good = bool(torch.isfinite(norm) and torch.isfinite(sum(losses.values(), norm * 0)))
+        for optimizer in self.optimizers if good else ():
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step()
+        if good:
             self.ema.update_parameters(self.module)
-            self.bad = 0
-        else:
-            self.bad += 1
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.bad, self.skipped = (0 if good else self.bad + 1), self.skipped + (not good)
         if self.bad >= self.patience:
-            raise ResourceError(
-                f"the loss was not finite for {self.bad} steps in a row, up to step {self.step}; "
-                "the last checkpoint is good. Try a lower trainer.lr and trainer.muon_lr."
-            )
-        return {**{k: v.item() for k, v in losses.items()}, "norm": norm.item(), "lr": factor}
+            raise ResourceError(self._diverged(work))
+        skipped = {"skipped": float(self.skipped)} if self.skipped else {}
+        return {**{k: v.item() for k, v in losses.items()}, "norm": norm.item(), "lr": factor,
+                **skipped}  # fmt: skip
 
-    def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
+    def _learn(self, work: Work) -> dict[str, Tensor]:
+        """Add up the gradient of a batch, share by share; return its losses."""
+        passes, losses = [], {}
+        for share, raw in work.batches:
+            batch = raw if self.finish is None else self.finish(raw)
+            generator = Draws(share, self.device)
+            generator.manual_seed(work.noise)
+            with self.engine.passing(self.lesson, last=len(passes) == self.accumulate - 1):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    losses = self.lesson(batch, generator)
+                total = torch.stack(list(losses.values())).sum()
+                (total / self.accumulate).backward()
+            passes.append(torch.stack([x.detach().float() for x in losses.values()]))
+        means = self.engine.team.mean(torch.stack(passes).mean(0))
+        return dict(zip(losses, means, strict=True))
+
+    def _diverged(self, work: Work) -> str:
+        """Say that the run has diverged, and at which samples."""
+        index, batch = work.samples, self.data.batch(work.samples, work.parts)
+        bad = {
+            int(i)
+            for value in batch.values()
+            if isinstance(value, Tensor) and value.is_floating_point()
+            for i in index[~value.flatten(1).isfinite().all(1).cpu()]
+        }
+        samples = sorted(bad) or index.tolist()
+        more = f" and {len(samples) - 12} more" if len(samples) > 12 else ""
+        return (
+            f"the loss was not finite for {self.bad} steps in a row, up to step {self.step}, whose "
+            f"samples are {', '.join(map(str, samples[:12]))}{more}"
+            f"{' (their data is not finite)' if bad else ''}; the last checkpoint is good. Try a "
+            "lower trainer.lr and trainer.muon_lr."
+        )
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict]:
         """Return all tensors by group and the rest as JSON."""
         groups = {"model": self.model.state_dict(), "module": self.module.state_dict(),
                   "ema": self.ema.state_dict()}  # fmt: skip
-        meta: dict[str, Any] = {"step": self.step, "seed": self.seed, "bad": self.bad}
+        meta: dict[str, Any] = {"step": self.step, "seed": self.seed, "bad": self.bad,
+                                "skipped": self.skipped}  # fmt: skip
         for i, optimizer in enumerate(self.optimizers):
             groups[f"optimizer{i}"], meta[f"optimizer{i}"] = flatten_optimizer(
                 optimizer.state_dict()
             )
         return groups, meta
 
-    def load_state(self, groups: dict[str, dict[str, torch.Tensor]], meta: dict) -> None:
+    def load_state(self, groups: dict[str, dict[str, Tensor]], meta: dict) -> None:
         """Go back to a saved state, exactly."""
-        checkpoint.match(self.model, groups["model"], "the checkpoint's model")
-        checkpoint.match(self.module, groups["module"], "the checkpoint's module")
-        checkpoint.match(self.ema, groups["ema"], "the checkpoint's averaged weights")
+        self._match(self.model, groups["model"], "the checkpoint's model")
+        self._match(self.module, groups["module"], "the checkpoint's module")
+        self._match(self.ema, groups["ema"], "the checkpoint's averaged weights")
         for i, optimizer in enumerate(self.optimizers):
             name = f"optimizer{i}"
-            optimizer.load_state_dict(unflatten_optimizer(groups[name], meta[name]))
+            state = unflatten_optimizer(groups[name], meta[name])
+            weights = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, own in state["state"].items():
+                own.update({k: self.engine.adopt(weights[number], v) for k, v in own.items()})
+            optimizer.load_state_dict(state)
         self.step, self.bad = meta["step"], meta["bad"]
+        self.skipped = meta.get("skipped", 0)
+
+    def _match(self, module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+        """Load saved tensors, of which this process may hold the rows."""
+        own = module.state_dict()
+        adopted = {k: self.engine.adopt(own[k], v) if k in own else v for k, v in tensors.items()}
+        checkpoint.match(module, adopted, what)
 
     def averaged_model(self) -> UniGen:
         """Put the averaged weights into the model and return it; training cannot go on after."""

@@ -14,6 +14,7 @@ from unigen import media
 from unigen.modalities.base import Modality
 from unigen.modalities.codec import PatchCodec, perturb, weighted_error
 from unigen.modalities.regions import stretch
+from unigen.share import draw
 
 Wave = Float[Tensor, "b samples"]  # in [-1, 1]
 
@@ -129,7 +130,7 @@ class Audio(Sounds):
         z = self.codec.encode(self._patches(front))
         made = self._spectrum(self.codec.decode(perturb(z, generator)))
         heard = (front > 0.1) | (made.detach() > 0.1)
-        return weighted_error(made, front, 1 + self.foreground * heard.float())
+        return weighted_error(made, front, 1 + self.foreground * heard.float(), generator)
 
     @torch.no_grad()
     def front(self, raw: Wave) -> Float[Tensor, "b f k"]:
@@ -147,8 +148,8 @@ class Audio(Sounds):
 
     def _mixed(self, front: Tensor, generator: torch.Generator | None) -> Tensor:
         """Lay some sounds over another: of two magnitudes the larger one."""
-        draw = torch.rand(len(front), 1, 1, generator=generator, device=front.device)
-        return torch.where(draw < self.mix, torch.maximum(front, front.roll(1, 0)), front)
+        chance = draw(torch.rand, (len(front), 1, 1), generator, front.device)
+        return torch.where(chance < self.mix, torch.maximum(front, front.roll(1, 0)), front)
 
     def _patches(self, spectrum: Tensor) -> Tensor:
         return rearrange(spectrum, "b (n f) k -> b n (f k)", f=self.patch)

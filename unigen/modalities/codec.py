@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.layers import Block
+from unigen.share import draw, share_of
 
 
 class PatchCodec(nn.Module):
@@ -101,19 +102,23 @@ def perturb(
     z: Float[Tensor, "b n c"], generator: torch.Generator | None, floor: float = 0.1
 ) -> Float[Tensor, "b n c"]:
     """Add the noise under which decoders train: `floor` always, up to 0.4 for half the samples."""
-    b = len(z)
-    draw = torch.rand(2, b, generator=generator, device=z.device)
-    sigma = torch.where(draw[0] < 0.5, floor, floor + (0.4 - floor) * draw[1])
-    eps = torch.randn(z.shape, generator=generator, device=z.device)
+    share = share_of(generator)
+    some = torch.rand(2, len(z) * share.of, generator=generator, device=z.device)
+    sigma = torch.where(some[0] < 0.5, floor, floor + (0.4 - floor) * some[1])
+    sigma, eps = share.rows(sigma), draw(torch.randn, z.shape, generator, z.device)
     return z + sigma[:, None, None] * eps
 
 
 def weighted_error(
-    made: Float[Tensor, "*s"], real: Float[Tensor, "*s"], weight: Float[Tensor, "*t"]
+    made: Float[Tensor, "*s"],
+    real: Float[Tensor, "*s"],
+    weight: Float[Tensor, "*t"],
+    generator: torch.Generator | None = None,  # of a share, to weigh as in the whole batch
 ) -> Float[Tensor, ""]:
     """Return the weighted mean of absolute plus squared error."""
     error = made - real
-    return (weight * (error.abs() + error.square())).mean() / weight.mean()
+    error = (weight * (error.abs() + error.square())).mean()
+    return error / share_of(generator).mean(weight.mean())
 
 
 def salience(raw: Float[Tensor, "... 3 h w"], foreground: float) -> Float[Tensor, "... 1 h w"]:

@@ -111,7 +111,7 @@ class Image(Pictures):
     def codec_loss(self, front: Pixels, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Return the error of the reconstruction, heavier on what stands out."""
         made = self._pixels(self.codec.decode(perturb(self.features(front), generator)))
-        return weighted_error(made, front, salience(front, self.foreground))
+        return weighted_error(made, front, salience(front, self.foreground), generator)
 
     def _patches(self, raw: Pixels) -> Tensor:
         return rearrange(raw * 2 - 1, "b c (gh mh p) (gw mw q) -> b (gh gw mh mw) (c p q)",

@@ -19,6 +19,7 @@ from unigen.errors import UsageError
 from unigen.modalities.base import Modality
 from unigen.modalities.codec import MotionCodec, perturb
 from unigen.modalities.regions import box_or_mask, flatten_outside, stretch
+from unigen.share import share_of
 
 Frames = Float[Tensor, "b f 3 h w"]  # in [0, 1]
 
@@ -154,7 +155,8 @@ class Video(Clips):
         usual = front.flatten(1, 2).median(1).values[:, None, None]
         stands_out = ((front - usual).square().mean(-1) > 0.1).float()
         weight = 1 + self.foreground * stands_out
-        return ((made - front).square().mean(-1) * weight).mean() / weight.mean()
+        whole = share_of(generator).mean(weight.mean())
+        return ((made - front).square().mean(-1) * weight).mean() / whole
 
     def _fold(self, stills: Float[Tensor, "b f p c"]) -> Float[Tensor, "b n sc"]:
         return rearrange(stills, "b (t s) p c -> b (t p) (s c)", s=self.span)

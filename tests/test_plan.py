@@ -1,0 +1,114 @@
+"""What a plan says of a small model is what is counted and measured on it."""
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_world
+
+from unigen.data.latents import Latents
+from unigen.objectives import Denoise
+from unigen.plan import Step, lines, presence_sets, walk
+from unigen.trainer import Trainer
+from unigen.uvit import UViT
+
+TOKENS = {"image": 4, "image:global": 1, "text": 16, "text:global": 1}
+
+
+def measured(denoiser, tokens):
+    """Bytes that torch really keeps of one sample for the way back, each storage once."""
+    own = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
+    kept = {}
+
+    def keep(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return x
+
+    x = {p: torch.randn(1, n, denoiser.parts[p]) for p, n in tokens.items()}
+    t = {p: torch.rand(1, n) for p, n in tokens.items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        out = denoiser(x, t, {p: torch.rand(n, 3) for p, n in tokens.items()})
+    assert out
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_state_is_what_a_trainer_holds():
+    model = tiny_model()
+    data = Latents(model, Denoise(), tiny_world(), 8)
+    objective = Denoise(shares=[0.0, 0.0, 0.0, 1.0])
+    trainer = Trainer(model, objective, data, batch=4, warmup=1)
+    trainer.train_step()
+    step = Step(model.denoiser, TOKENS, [0.5, 0.5], 4)
+    groups, _ = trainer.state()
+    parameters = list(trainer.module.parameters())
+    assert step.parameters == sum(p.numel() for p in parameters)
+    assert step.weights == sum(p.nbytes for p in parameters)
+    assert step.average == sum(v.nbytes for v in groups["ema"].values()) - 8  # one counter
+    held = [v for name, group in groups.items() if name.startswith("optimizer")
+            for v in group.values() if v.ndim]  # fmt: skip
+    used = {id(p) for p in parameters if p in trainer.optimizers[0].state}
+    used |= {id(p) for p in parameters if p in trainer.optimizers[1].state}
+    assert len(used) == len(parameters)
+    assert step.moments == sum(v.nbytes for v in held)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, {"image": 4}, {"text": 16, "text:global": 1}])
+def test_activations_are_those_that_torch_keeps(tokens):
+    denoiser = tiny_model().denoiser
+    assert walk(denoiser, tokens)[1] == pytest.approx(measured(denoiser, tokens), rel=0.02)
+
+
+def test_operations_are_six_a_weight_and_token_and_the_products_of_attention():
+    width, depth, n = 64, 3, 10
+    net = UViT({"a": 8}, width=width, depth=depth, head=32, ratio=2.0)
+    flops, _ = walk(net, {"a": n})
+    block = 4 * width**2 + 2 * 2 * width**2  # attention, feed-forward
+    skip = 2 * width**2 * (depth // 2)
+    inside = (n + 1) * (depth * block + skip)
+    ends = n * 2 * 8 * width + (2 * n + 1) * 0
+    clocks = (n + 1) * 64 * width + n * 48 * width
+    products = depth * 2 * (n + 1) ** 2 * width
+    expected = 6 * (inside + ends + clocks + products)
+    inputs = 2 * (n * 8 * width + clocks)  # what came in needs no gradient
+    assert flops == pytest.approx(expected - inputs, rel=0.01)
+
+
+def test_long_sequences_are_counted_as_short_ones_are():
+    net = UViT({"a": 8}, width=64, depth=3, head=32)
+    short, long = (walk(net, {"a": n}) for n in (400, 800))  # plain products, fused kernel
+    quadratic = 6 * 3 * 2 * 64
+    linear = (short[0] - quadratic * 401**2) / 401
+    again = 7 / 6  # the fused kernel makes the scores once more going back
+    assert long[0] == pytest.approx(linear * 801 + again * quadratic * 801**2, rel=0.01)
+    assert long[1] < 2.1 * short[1]  # the fused kernel keeps no scores
+
+
+def test_forgetting_keeps_less_and_computes_a_third_more():
+    net = UViT({"a": 8}, width=64, depth=9, head=32)
+    plain, forgetful = walk(net, {"a": 50}), walk(net, {"a": 50}, checkpointing=True)
+    assert forgetful[1] < 0.4 * plain[1]
+    assert 1.3 < forgetful[0] / plain[0] < 1.4
+    assert not net.blocks[0]._forward_pre_hooks
+
+
+def test_processes_divide_what_they_share():
+    step = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16)
+    ddp, fsdp, one = step.memory(8, False), step.memory(8, True), step.memory(1, False)
+    for name in ("weights", "gradients", "optimizer", "average"):
+        assert ddp[name] == one[name] == 8 * fsdp[name]
+    assert ddp["activations"] == one["activations"] / 8
+    assert fsdp["total"] == sum(v for k, v in fsdp.items() if k != "total")
+    assert step.moved(1, False) == step.moved(1, True) == 0
+    assert step.moved(2, False) == step.weights
+    assert step.moved(4, True) == pytest.approx(3 * 3 / 4 * step.weights)
+    passes = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16, passes=4)
+    assert passes.activations == step.activations / 4
+    assert passes.flops == step.flops
+    assert len(lines(step)) == 6 + 1 + 2 * 3
+
+
+def test_presence_sets_are_drawn_as_often_as_planned():
+    sets = presence_sets(["a", "b", "c"], [0.05, 0.45, 0.3, 0.2])
+    assert sum(share for share, _ in sets) == pytest.approx(1)
+    assert len(sets) == 7
+    assert sum(s for s, names in sets if len(names) == 2) == pytest.approx(0.45 / 0.8)

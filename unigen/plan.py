@@ -1,0 +1,198 @@
+"""What a training step costs, before it is taken: parameters, operations, memory, bytes moved.
+
+Operations and activations are counted by walking the denoiser once on tensors that hold no data,
+for every presence set, weighted by how often training draws it. Nothing here is measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from unigen.configure import build
+from unigen.engine import blocks
+from unigen.errors import UsageError
+from unigen.optim import optimizers
+from unigen.tokens import modality_of
+from unigen.uvit import Denoiser
+
+PROCESSES = (1, 8, 64, 512)
+FLOAT = 4  # bytes of a weight, a gradient, a moment and an average
+
+
+class Step:
+    """The cost of one step of a denoiser, of a whole batch, and of its state."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Mapping[str, int],  # of a sample, by part
+        shares: Sequence[float],  # how often a batch shows 1, 2, 3, ... modalities
+        batch: int,
+        muon: bool = True,
+        checkpointing: bool = False,
+        bf16: bool = True,
+        passes: int = 1,  # in which a process takes its share of the batch
+    ):
+        """Walk the denoiser."""
+        self.batch = batch
+        self.parameters = sum(p.numel() for p in denoiser.parameters())
+        self.weights = self.gradients = self.average = float(FLOAT * self.parameters)
+        made = optimizers(denoiser, 0.02 if muon else None, 1e-3, 0.0)
+        self.moments = float(FLOAT) * sum(
+            p.numel() * (1 if isinstance(each, torch.optim.Muon) else 2)
+            for each in made
+            for group in each.param_groups
+            for p in group["params"]
+        )
+        self.block = FLOAT * max(sum(p.numel() for p in b.parameters()) for b in blocks(denoiser))
+        self.tokens = self.flops = self.activations = 0.0
+        for share, names in presence_sets(sorted({modality_of(p) for p in tokens}), shares):
+            parts = {p: n for p, n in tokens.items() if modality_of(p) in names}
+            self.tokens += share * batch * sum(parts.values())
+            flops, kept = walk(denoiser, parts, checkpointing)
+            self.flops += share * batch * flops
+            size = batch / passes * kept * (0.5 if bf16 else 1.0)
+            self.activations = max(self.activations, size)  # the greatest set decides
+
+    def memory(self, processes: int, sharded: bool) -> dict[str, float]:
+        """Return the bytes of one process by part; `sharded`: its rows only, one block whole."""
+        state = {"weights": self.weights, "gradients": self.gradients,
+                 "optimizer": self.moments, "average": self.average}  # fmt: skip
+        if sharded:
+            state = {k: v / processes for k, v in state.items()}
+            state["gathered"] = 2.0 * self.block if processes > 1 else 0.0  # in use, and the next
+        state["activations"] = self.activations / processes
+        return {**state, "total": sum(state.values())}
+
+    def moved(self, processes: int, sharded: bool) -> float:
+        """Return the bytes that one process sends in a step, by ring algorithms.
+
+        DDP adds up all gradients: twice (n - 1)/n of them. FSDP2 gathers every weight going
+        forward and going back, and scatters the sums of the gradients: three times.
+        """
+        share = (processes - 1) / processes
+        return (3 if sharded else 2) * share * self.gradients
+
+
+def walk(
+    denoiser: Denoiser, tokens: Mapping[str, int], checkpointing: bool = False
+) -> tuple[float, float]:
+    """Return the operations of one sample's step, and the bytes kept for the way back in float32.
+
+    Both are of the denoiser on the tokens of some parts; a product and its sum are two operations.
+    checkpointing: blocks keep their input, and one of them everything while it is done again.
+    """
+    kept: dict[nn.Module | None, float] = {None: 0.0}  # by the block that keeps it
+    entered: dict[nn.Module, float] = {}
+    inside: list[nn.Module | None] = [None]
+    seen: dict[int, Any] = {}  # storages, held so that no other one takes their place
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in seen:
+            kept[inside[-1]] = kept.get(inside[-1], 0.0) + storage.nbytes()
+        seen[storage._cdata] = storage
+        return x
+
+    def enter(block: nn.Module, inputs: tuple) -> None:
+        inside.append(block)
+        entered[block] = inputs[0].untyped_storage().nbytes()
+
+    hooks = [b.register_forward_pre_hook(enter) for b in blocks(denoiser)]
+    hooks += [b.register_forward_hook(lambda *_: inside.pop() and None) for b in blocks(denoiser)]
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), _operations() as counter:
+            weights = {
+                name: torch.empty(p.shape, requires_grad=True)
+                for name, p in denoiser.named_parameters()
+            }
+            seen |= {w.untyped_storage()._cdata: w for w in weights.values()}
+            x = {p: torch.randn(1, n, denoiser.parts[p]) for p, n in tokens.items()}
+            t = {p: torch.rand(1, n) for p, n in tokens.items()}
+            places = {p: torch.rand(n, 3) for p, n in tokens.items()}
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                out = torch.func.functional_call(denoiser, weights, (x, t, places))
+            forward = counter.get_total_flops()
+            torch.stack([y.sum() for y in out.values()]).sum().backward()
+            flops = counter.get_total_flops() + (forward if checkpointing else 0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not checkpointing:
+        return float(flops), sum(kept.values())
+    largest = max(kept[block] for block in entered)
+    return float(flops), kept[None] + sum(entered.values()) + largest
+
+
+def _operations() -> FlopCounterMode:
+    """Return torch's counter, told of the attention kernel that it does not count."""
+    aten = torch.ops.aten
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
+                sdpa_flop_count(q, k, v)
+            ),
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+                lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+            ),
+        },
+    )
+
+
+def presence_sets(names: list[str], shares: Sequence[float]) -> list[tuple[float, list[str]]]:
+    """Return how often training shows each set of modalities, the commonest first."""
+    shares = [s / sum(shares[: len(names)]) for s in shares[: len(names)]]
+    found = []
+    for count, share in enumerate(shares, 1):
+        sets = list(combinations(sorted(names), count))
+        found += [(share / len(sets), list(one)) for one in sets]
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+def report(cfg: dict) -> str:
+    """Return in words what a step costs as configured; UsageError where no denoiser learns."""
+    plugins = cfg.get("plugins") or ()
+    model, objective = build(cfg["model"], plugins), build(cfg["objective"], plugins)
+    if objective.module(model) is not model.denoiser:
+        raise UsageError("plan=true counts the steps of a denoiser; type objective=denoise.")
+    options = cfg["trainer"]
+    tokens = {p: model.shape(p)[0] for p in model.denoiser.parts}
+    shares, muon = objective.shares, options["muon_lr"] is not None
+    passes, forget = options["accumulate"], options["checkpointing"]
+    step = Step(
+        model.denoiser, tokens, shares, options["batch"], muon, forget, options["bf16"], passes
+    )
+    return "\n".join(lines(step))
+
+
+def lines(step: Step) -> list[str]:
+    """Return a plan in words: one line a fact, then one a number of processes and engine."""
+    text = [
+        f"parameters of the denoiser  {step.parameters:,}",
+        f"batch                       {step.batch} samples",
+        f"tokens a step               {step.tokens:,.0f} on average over presence sets",
+        f"operations a step           {step.flops / 1e12:.3f} TFLOP on average",
+        "computed, not measured; GB of each process, and GB that it sends in a step:",
+        "processes engine  weights gradients optimizer average activations   total    sent",
+    ]
+    for processes in PROCESSES:
+        for sharded in (False, True) if processes > 1 else (False,):
+            part = step.memory(processes, sharded)
+            gb = {k: f"{v / 1e9:.3g}" for k, v in part.items()}
+            text.append(
+                f"{processes:9} {'fsdp' if sharded else 'ddp':6}  {gb['weights']:>7} "
+                f"{gb['gradients']:>9} {gb['optimizer']:>9} {gb['average']:>7} "
+                f"{gb['activations']:>11} {gb['total']:>7} "
+                f"{step.moved(processes, sharded) / 1e9:>7.3g}"
+            )
+    return text

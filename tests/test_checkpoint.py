@@ -215,17 +215,34 @@ def test_nonfinite_weights_load_only_when_asked(tmp_path):
     assert load_folder(tmp_path / "model", allow_nonfinite=True)[1]["w"].isnan().sum() == 1
 
 
-def test_links_are_followed_only_under_the_root(tmp_path):
-    save_folder(tmp_path / "blobs", CONFIG, weights())
-    snapshot_folder = tmp_path / "snapshots" / "main"
-    snapshot_folder.mkdir(parents=True)
+def linked(here, there):
+    """Return a folder of links to the files of another one."""
+    here.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
-        (snapshot_folder / name).symlink_to(f"../../blobs/{name}")
+        (here / name).symlink_to(there / name)
+    return here
+
+
+def test_links_are_followed_only_under_the_root(tmp_path):
+    save_folder(tmp_path / "store", CONFIG, weights())
+    links = linked(tmp_path / "views" / "main", tmp_path / "store")
     with pytest.raises(CheckpointError, match="link"):
-        load_folder(snapshot_folder)
-    _, loaded = load_folder(snapshot_folder, root=tmp_path)
+        load_folder(links)
+    _, loaded = load_folder(links, root=tmp_path)
     assert torch.equal(loaded["0.bias"], weights()["0.bias"])
-    assert folder_hash(snapshot_folder, root=tmp_path) == folder_hash(tmp_path / "blobs")
+    assert folder_hash(links, root=tmp_path) == folder_hash(tmp_path / "store")
+
+
+def test_links_of_a_snapshot_lead_to_the_blobs_beside_it_and_nowhere_else(tmp_path):
+    """That is how the hub's cache keeps a repository."""
+    save_folder(tmp_path / "repo" / "blobs", CONFIG, weights())
+    save_folder(tmp_path / "other" / "blobs", CONFIG, weights())
+    own = linked(tmp_path / "repo" / "snapshots" / "main", tmp_path / "repo" / "blobs")
+    _, loaded = load_folder(own)
+    assert torch.equal(loaded["0.bias"], weights()["0.bias"])
+    strange = linked(tmp_path / "repo" / "snapshots" / "next", tmp_path / "other" / "blobs")
+    with pytest.raises(CheckpointError, match="link"):
+        load_folder(strange)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -220,10 +220,11 @@ def test_what_has_all_parts_is_drawn_as_ever():
         assert denoise.parts(model, a) == denoise.parts(model, b, list(NAMES))
         assert torch.equal(a.get_state(), b.get_state())
     trainer = Trainer(model, Codec("image"), world, seed=2, steps=2, batch=3, workers=2)
-    batch, draw = trainer.read(5)
+    work = trainer.read(5)
     rng = torch.Generator().manual_seed(2 * 1_000_003 + 5)
+    ((_, batch),) = work.batches
     assert equal(batch, world.batch(torch.arange(15, 18), ["image"]))
-    assert draw == int(torch.randint(2**62, (), generator=rng))
+    assert work.noise == int(torch.randint(2**62, (), generator=rng))
 
 
 def test_without_a_cache_the_world_is_encoded_as_it_comes():

@@ -145,7 +145,9 @@ def test_losses_of_shares_have_the_loss_of_the_batch_as_their_mean(flow):
             generator.manual_seed(5)
             shares.append(model.loss({k: share.rows(z) for k, z in x.items()}, generator))
     for k in whole:
-        assert torch.stack([s[k] for s in shares]).mean() == pytest.approx(whole[k], rel=1e-5)
+        assert torch.stack([s[k] for s in shares]).mean().item() == pytest.approx(
+            whole[k].item(), rel=1e-5
+        )
     assert isinstance(model.lens("text"), Points)
     assert len({float(s["text"]) for s in shares}) == 3
 

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from unigen import errors
+from unigen import errors, exits
 from unigen.errors import ResourceError, UnigenError, UsageError
 from unigen.share import Share
 
@@ -80,6 +81,7 @@ class Torchrun(Team):
         """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
         self.timeout = timedelta(seconds=timeout)
         store, self.rank, self.size = next(rendezvous("env://", timeout=LONG))
+        store = PrefixStore(_start(store, self.rank, self.size), store)
         self._store = PrefixStore("unigen", store)
         self._meetings = 0
         backend = "gloo"
@@ -136,10 +138,14 @@ class Torchrun(Team):
         """
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as raised:
+            error = _fault(raised)
+            if isinstance(error, SystemExit):
+                raise
             if not _of_the_network(error):
                 self._store.set(f"end/{self.rank}", f"{error}"[:300] or type(error).__name__)
                 raise
+            exits.end_unasked()
             silent, told = self._answers()
             if silent:
                 raise ResourceError(
@@ -180,6 +186,28 @@ class Torchrun(Team):
                 raise getattr(errors, other[0], ResourceError)(other[1]) from cause
 
 
+def _start(store: Store, rank: int, size: int) -> str:
+    """Agree on a name for this start of the processes.
+
+    After a restart torchrun's store still holds what the dead ones wrote, addresses among it.
+    Process 0 calls, all answer with a name of their own, and only a call that heard it counts.
+    """
+    own = uuid4().hex
+    if rank == 0:
+        store.set("call", own)
+        store.wait([f"{own}/{i}" for i in range(1, size)], LONG)
+        store.set(
+            f"{own}/heard", " ".join(store.get(f"{own}/{i}").decode() for i in range(1, size))
+        )
+        return own
+    while True:
+        call = store.get("call").decode()
+        store.set(f"{call}/{rank}", own)
+        if store.check([f"{call}/heard"]) and own in store.get(f"{call}/heard").decode():
+            return call
+        time.sleep(0.02)
+
+
 class _TeamShare(Share):
     """A share taken by one process of a team."""
 
@@ -215,6 +243,13 @@ def team_of(timeout: float) -> Iterator[Team]:
     with team.roll_call():  # after a fault nothing is taken down: that would wait for the dead
         yield team
     dist.destroy_process_group()
+
+
+def _fault(error: BaseException) -> BaseException:
+    """Return what went wrong before torchrun, who saw it too, asked this process to end."""
+    while isinstance(error, SystemExit) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _of_the_network(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ FLOORS = {
     "unigen.guidance": 1,
     "unigen.presence": 1,
     "unigen.optim": 1,
+    "unigen.tune": 1,
     "unigen.modalities": 2,
     "unigen.model": 3,
     "unigen.sampling": 3,

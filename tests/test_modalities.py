@@ -260,8 +260,18 @@ def test_the_captions_of_the_world_come_back():
     text.prepare(sentences)
     assert text.detokenize(text.tokenize(sentences)) == sentences
     known = list(text.words)
-    text.prepare(["something else"])
-    assert text.words == known == sorted(known)
+    assert known == sorted(known)
+    text.prepare(["something else", "a pink circle"])
+    assert text.words == [*known, "else", "pink", "something"]
+    assert text.detokenize(text.tokenize(sentences)) == sentences
+
+
+def test_a_vocabulary_that_was_given_learns_no_word():
+    text = Text(["red", "circle"])
+    text.prepare(["a pink circle"])
+    assert text.words == ["red", "circle"]
+    text.adopt({"words": ["circle", "blue"]})
+    assert text.words == ["circle", "blue", "red"]
 
 
 def test_ids_end_and_are_unknown(text):

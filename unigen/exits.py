@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from unigen.errors import UnigenError
 
@@ -36,12 +36,6 @@ def termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def end_unasked() -> None:
-    """Hear no SIGTERM any more: the process is about to end by itself, and has a word to say."""
-    with suppress(ValueError):  # not the main thread: as in `termination`
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def report(error: BaseException) -> int:

@@ -104,9 +104,16 @@ class Denoise:
 
     teaches_codec, moves_latents, cached = False, False, True
 
-    def __init__(self, shares: tuple[float, ...] | list[float] = (0.05, 0.45, 0.3, 0.2)):
-        """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal."""
-        self.shares = shares
+    def __init__(
+        self,
+        shares: tuple[float, ...] | list[float] = (0.05, 0.45, 0.3, 0.2),
+        must: tuple[str, ...] | list[str] = (),
+    ):
+        """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal.
+
+        must: modalities of which every batch shows one at least, where the data has one.
+        """
+        self.shares, self.must = shares, set(must)
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the latents."""
@@ -128,6 +135,7 @@ class Denoise:
         shares = torch.tensor(self.shares[: len(names)])
         size = 1 + int(torch.multinomial(shares, 1, generator=generator))
         sets = list(combinations(names, size))
+        sets = [s for s in sets if self.must & {*s}] or sets
         return list(sets[int(torch.randint(len(sets), (), generator=generator))])
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:

@@ -12,7 +12,7 @@ SHAPES = ("constant", "cosine")
 
 #: Names of matrices that are tables, not maps between hidden features: AdamW takes them.
 _EDGES = ("embed", "place", "level", "clock", "squeeze", "expand", "paint", "tower.out",
-          "head_out", "similarity")  # fmt: skip
+          "head_out", "similarity", "lora_")  # fmt: skip
 
 
 def optimizers(
@@ -20,10 +20,12 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for hidden matrices and AdamW for the rest (Jordan et al. 2024), or AdamW alone.
 
-    muon_lr: None puts everything under AdamW.
+    Weights that do not learn are in neither. muon_lr: None puts everything under AdamW.
     """
     hidden, rest = [], []
     for name, p in module.named_parameters():
+        if not p.requires_grad:
+            continue
         edge = any(word in name for word in _EDGES) or p.ndim != 2
         (rest if edge or muon_lr is None else hidden).append(p)
     result: list[torch.optim.Optimizer] = [

@@ -5,6 +5,7 @@ of them fails, the others say which.
 """
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from unigen import errors, exits
+from unigen import errors
 from unigen.errors import ResourceError, UnigenError, UsageError
 from unigen.share import Share
 
@@ -79,11 +80,10 @@ class Torchrun(Team):
 
     def __init__(self, timeout: float):
         """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
-        self.timeout = timedelta(seconds=timeout)
+        self.timeout, self._meetings = timedelta(seconds=timeout), 0
         store, self.rank, self.size = next(rendezvous("env://", timeout=LONG))
         store = PrefixStore(_start(store, self.rank, self.size), store)
         self._store = PrefixStore("unigen", store)
-        self._meetings = 0
         backend = "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -127,8 +127,7 @@ class Torchrun(Team):
         """Wait for everybody, as long as it may take."""
         self._meetings += 1
         self._store.set(f"met/{self._meetings}/{self.rank}", "here")
-        others = [f"met/{self._meetings}/{i}" for i in range(self.size)]
-        self._store.wait(others, patience)
+        self._store.wait([f"met/{self._meetings}/{i}" for i in range(self.size)], patience)
 
     @contextmanager
     def roll_call(self) -> Iterator[None]:
@@ -145,13 +144,12 @@ class Torchrun(Team):
             if not _of_the_network(error):
                 self._store.set(f"end/{self.rank}", f"{error}"[:300] or type(error).__name__)
                 raise
-            exits.end_unasked()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun saw it too
             silent, told = self._answers()
             if silent:
                 raise ResourceError(
-                    f"process {_names(silent)} of {self.size} died or hangs; the others stopped "
-                    "at the last step. Start the run again, or with torchrun --max-restarts=3, "
-                    "and it goes on from its last checkpoint."
+                    f"process {_names(silent)} of {self.size} died or hangs. Start the run again, "
+                    "or with torchrun --max-restarts=3: it goes on from its last checkpoint."
                 ) from error
             if told:
                 rank, sentence = next(iter(told.items()))
@@ -187,9 +185,8 @@ class Torchrun(Team):
 
 
 def _start(store: Store, rank: int, size: int) -> str:
-    """Agree on a name for this start of the processes.
+    """Agree on a name for this start: the store still holds what dead processes wrote before it.
 
-    After a restart torchrun's store still holds what the dead ones wrote, addresses among it.
     Process 0 calls, all answer with a name of their own, and only a call that heard it counts.
     """
     own = uuid4().hex
@@ -247,7 +244,7 @@ def team_of(timeout: float) -> Iterator[Team]:
 
 def _fault(error: BaseException) -> BaseException:
     """Return what went wrong before torchrun, who saw it too, asked this process to end."""
-    while isinstance(error, SystemExit) and error.__context__ is not None:
+    while isinstance(error, SystemExit) and error.__context__:
         error = error.__context__
     return error
 
@@ -260,5 +257,4 @@ def _of_the_network(error: BaseException) -> bool:
 
 
 def _names(ranks: list[int]) -> str:
-    """Return a few ranks in words."""
     return ", ".join(map(str, ranks[:8])) + (" and more" if len(ranks) > 8 else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from unigen import checkpoint, plan, runs
 from unigen.configure import build
@@ -16,7 +17,7 @@ from unigen.data.feed import feed, lessons, meet, teach
 from unigen.engine import engine_of
 from unigen.errors import UsageError
 from unigen.follow import following, record
-from unigen.model import UniGen
+from unigen.model import EMBEDDED, UniGen
 from unigen.preview import preview
 from unigen.team import Team, team_of
 from unigen.trainer import Trainer
@@ -30,7 +31,7 @@ def export(trainer: Trainer, folder: Path) -> None:
         engine.team.together(),
     ):
         if engine.team.rank == 0:
-            model.save_pretrained(folder)
+            trainer.tune.plain(model).save_pretrained(folder)
 
 
 def save(trainer: Trainer, out: Path) -> None:
@@ -41,16 +42,17 @@ def save(trainer: Trainer, out: Path) -> None:
     export(trainer, out / "model")
 
 
-def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
+def overlay(model: UniGen, folders: str | Sequence[str | Path]) -> list[nn.Parameter]:
     """Load weights from model folders, one over the other; each may hold a part of the model.
 
-    `name@folder` takes only the tensors whose name starts with `name`, as in
-    `modalities.image@runs/image/model`. Raises UsageError where nothing or something else fits.
+    Returns what was loaded. `embedded` is the model that ships; `name@folder` takes only the
+    tensors whose name starts with `name`, as in `modalities.image@runs/image/model`. Raises
+    UsageError where nothing or something else fits.
     """
-    own = model.state_dict()
-    for entry in folders:
+    own, names = model.state_dict(), set()
+    for entry in [folders] if isinstance(folders, str) else folders:
         prefix, _, folder = str(entry).rpartition("@")
-        config, tensors = checkpoint.load_folder(folder)
+        config, tensors = checkpoint.load_folder(EMBEDDED if folder == "embedded" else folder)
         for name in model.modalities:
             if f"modalities.{name}".startswith(prefix):
                 model.modality(name).adopt(config["model"].get("modalities", {}).get(name, {}))
@@ -60,7 +62,9 @@ def overlay(model: UniGen, folders: Sequence[str | Path]) -> None:
             what = f"{wrong[0]}, which does not fit this model" if wrong else f"no {prefix}"
             raise UsageError(f"init={entry} has {what}; check model= and the name before @.")
         own.update({k: v.to(own[k].dtype) for k, v in taken.items()})
+        names |= set(taken)
     model.load_state_dict(own)
+    return [p for name, p in model.named_parameters() if name in names]
 
 
 def run(cfg: dict) -> Path | str | None:
@@ -83,7 +87,7 @@ def _run(cfg: dict, team: Team) -> Path:
     out = Path(team.tell(str(cfg["out"])))
     device = team.device(cfg.get("device") or "cpu")
     model = build(cfg["model"], plugins)
-    objective, data = build(cfg["objective"], plugins), build(cfg["data"], plugins)
+    objective, data, tune = (build(cfg[k], plugins) for k in ("objective", "data", "tune"))
     options = dict(cfg["trainer"])
     del options["timeout"]
     pace = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every", "wandb")}
@@ -105,13 +109,14 @@ def _run(cfg: dict, team: Team) -> Path:
                     sys.stderr.write(f"unigen: {note}\n")
                 record(out, cfg, team.size)
         last = team.tell(latest and latest.folder)
-        overlay(model, cfg.get("init") or ())
+        loaded = overlay(model, cfg.get("init") or ())
         source = meet(model, objective, data, out)
         teach(model, source)
         model.to(device)
         data = feed(model, objective, source, cache, device, folder)
         team.meet()
-        trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"], **options)
+        trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"],
+                          tune=tune, loaded=loaded, **options)  # fmt: skip
         if last is not None:
             trainer.load_state(*runs.load_step(last, *engine.place))
         team.meet()

@@ -1,5 +1,6 @@
 """The state of a training run: what learns, its average, its optimizers; one step of it."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
 from unigen.share import Draws, Share
 from unigen.state import flatten_optimizer, unflatten_optimizer
+from unigen.tune import All
 
 
 class Work(NamedTuple):
@@ -49,6 +51,8 @@ class Trainer:
         bf16: bool = True,  # autocast to bfloat16
         patience: int = 5,  # non-finite steps in a row before the run stops
         workers: int = 0,  # threads that read ahead of the step; 0: each batch when it is needed
+        tune: All | None = None,  # which weights of the module learn; none: all
+        loaded: Collection[nn.Parameter] = (),  # weights that the run starts from
     ):
         """Prepare a run; nothing is computed yet."""
         self.engine = engine or Engine()
@@ -61,11 +65,9 @@ class Trainer:
         self.seed, self.steps, self.batch, self.clip = seed, steps, batch, clip
         self.accumulate, self.schedule = accumulate, (warmup, decay, schedule)
         self.bf16, self.patience = bf16, patience
-        self.module = objective.module(model)
-        for p in model.parameters():
-            p.requires_grad_(False)
-        for p in self.module.parameters():
-            p.requires_grad_(True)
+        self.module, self.tune = objective.module(model), tune or All()
+        model.requires_grad_(False)
+        self.tune.prepare(self.module.requires_grad_(False), loaded)
         self.ema = averaged(self.module, ema)
         self.lesson = self.engine.wrap(Lesson(self.module, model, objective), self.ema)
         self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay)
@@ -120,6 +122,11 @@ class Trainer:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     losses = self.lesson(batch, generator)
                 total = torch.stack(list(losses.values())).sum()
+                if not total.requires_grad:
+                    raise UsageError(
+                        f"a batch of {', '.join(work.parts)} teaches nothing that tune= lets "
+                        "learn; name what is new in objective.must=[<modality>]."
+                    )
                 (total / self.accumulate).backward()
             passes.append(torch.stack([x.detach().float() for x in losses.values()]))
         means = self.engine.team.mean(torch.stack(passes).mean(0))

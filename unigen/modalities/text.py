@@ -66,7 +66,7 @@ class Text(Sentences):
 
     def __init__(
         self,
-        words: tuple[str, ...] | list[str] = (),  # learned by `prepare` if empty
+        words: tuple[str, ...] | list[str] = (),  # none: those of the data, see `prepare`
         length: int = 32,  # words a sentence, punctuation marks included
         tokens: int = 32,
         channels: int = 8,
@@ -77,6 +77,7 @@ class Text(Sentences):
         """Spread the points; a word has tokens * channels / length numbers."""
         super().__init__(tokens, channels, **common)
         self.length, self.capacity, self.code = length, capacity, tokens * channels // length
+        self.given = bool(words)
         self._learn(words)
         self.lens = Points(spread(capacity, self.code), length // tokens, min_p)
 
@@ -130,20 +131,24 @@ class Text(Sentences):
         return notes
 
     def adopt(self, spec: Mapping[str, Any]) -> None:
-        """Take over the vocabulary of another model, in its order."""
-        if spec.get("words"):
-            self._learn(spec["words"])
+        """Take over the vocabulary of another model, in its order, before one's own."""
+        known = list(spec.get("words", ()))
+        self._learn([*known, *(word for word in self.words if word not in known)])
 
     def prepare(self, raw: list[str]) -> None:
-        """Take the vocabulary from sentences, unless it was given."""
-        if not self.words:
-            self._learn(sorted({unit for sentence in raw for unit in split(sentence)}))
+        """Take what is missing in the vocabulary from sentences, unless it was given.
+
+        Words that another model brought stay what they are, see `adopt`.
+        """
+        if not self.given:
+            units = {unit for sentence in raw for unit in split(sentence)}
+            self._learn([*self.words, *sorted(units - set(self.words))])
 
     def _learn(self, words: tuple[str, ...] | list[str]) -> None:
         if len(words) > self.capacity - 2:
             raise UsageError(
                 f"{len(words)} words do not fit in capacity={self.capacity}; raise it to "
-                f"{len(words) + 2} or more."
+                f"{len(words) + 2} or more, or list those that matter: modalities.text.words=[...]."
             )
         self.words = list(words)
         self._ids = {word: i + 2 for i, word in enumerate(self.words)}

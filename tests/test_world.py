@@ -92,7 +92,8 @@ def test_held_out_is_what_the_vocabulary_says(all_scenes):
 
 def test_every_value_and_every_held_out_pair_appears(scenes, all_scenes):
     for name, values in {**v.OBJECT_ATTRIBUTES, "background": v.BACKGROUNDS}.items():
-        assert set(getattr(scenes, name).flatten().tolist()) == set(range(len(values))), name
+        usual = {i for i, value in enumerate(values) if value != v.NOVEL.get(name)}
+        assert set(getattr(scenes, name).flatten().tolist()) == usual, name
     apart = sample_scenes(0, torch.arange(1000), "held_out", two=0.0)
     for name, pairs in (("color", v.HELD_OUT_COLORS), ("motion", v.HELD_OUT_MOTIONS)):
         for shape, value in pairs:
@@ -102,6 +103,18 @@ def test_every_value_and_every_held_out_pair_appears(scenes, all_scenes):
             ).any()
     low, high = v.EVENT_RANGE
     assert ((all_scenes.event >= low) & (all_scenes.event <= high)).all()
+
+
+def test_novel_values_come_as_often_as_they_are_asked_for(scenes):
+    some = sample_scenes(0, MANY, novel=0.3)
+    for name, value in v.NOVEL.items():
+        values = v.OBJECT_ATTRIBUTES[name]
+        assert values.index(value) == len(values) - 1
+        share = (getattr(some, name) == len(values) - 1).float().mean()
+        assert share == pytest.approx(0.3, abs=0.03)
+        assert (getattr(sample_scenes(0, MANY, novel=1.0), name) == len(values) - 1).all()
+    same = (some.shape == scenes.shape) & (some.position == scenes.position)
+    assert same.float().mean() > 0.8  # the rest of a scene stays what it is, unless it collides
 
 
 def test_the_share_of_two_objects(scenes):

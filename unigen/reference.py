@@ -24,7 +24,8 @@ DATA, CAPTIONS = 20_000, 2_000  # scenes that say what the data are like
 class Setting:
     """Which scenes: "seen" or "held_out" pairs, always 1 or always 2 objects.
 
-    "all" is the mixture of training, with nothing given.
+    "all" is the mixture of training, with nothing given; "novel" has a color and a motion that no
+    other has.
     """
 
     split: str
@@ -34,7 +35,8 @@ class Setting:
         """Return the scenes; `full`: captions that say everything. sizes: see `sizes_of`."""
         split = "held_out" if self.split == "held_out" else "train"
         two = 0.4 if self.split == "all" else self.objects - 1.0
-        return World(seed=SEED, split=split, two=two, full=full, **sizes)
+        novel = float(self.split == "novel")
+        return World(seed=SEED, split=split, two=two, full=full, novel=novel, **sizes)
 
 
 QUICK = (Setting("seen", 1), Setting("held_out", 1), Setting("seen", 2))

@@ -28,18 +28,19 @@ class World:
         rate: int = 16_000,  # audio samples a second
         full: bool = False,  # captions that say everything
         anytime: bool = False,  # images of any moment, a quarter of the event: for image codecs
+        novel: float = 0.0,  # share of objects with a color, and with a motion, not seen otherwise
         device: str = "cpu",
     ):
         """Describe the world; nothing is drawn before it is asked for."""
         if split not in SPLITS:
             raise UsageError(f"data.split={split} is unknown; choose one of {', '.join(SPLITS)}.")
         self.seed, self.split, self.two, self.full = seed, split, two, full
-        self.anytime = anytime
+        self.anytime, self.novel = anytime, novel
         self.size, self.frames, self.rate, self.device = size, frames, rate, device
 
     def scenes(self, index: Tensor) -> Scenes:
         """Return the attributes of some scenes."""
-        return sample_scenes(self.seed, index.to(self.device), self.split, self.two)
+        return sample_scenes(self.seed, index.to(self.device), self.split, self.two, self.novel)
 
     def batch(self, index: Tensor, parts: tuple[str, ...] | list[str] = parts) -> dict:
         """Return raw media of some scenes by part name.

@@ -86,6 +86,7 @@ def paths(scenes: Scenes, times: Float[Tensor, "*b f"]) -> tuple[Tensor, Tensor]
         "up": (still, -v.TRAVEL * u, 1), "down": (still, v.TRAVEL * u, 1),
         "bouncing": (still, fall, 1),
         "circling": (v.ORBIT * turn.sin(), v.ORBIT * (1 - turn.cos()), 1),
+        "swaying": (v.SWAY * (2 * turn).sin(), still, 1),
         "growing": (still, still, 1 + v.GROWTH * u),
         "shrinking": (still, still, 1 - v.SHRINKAGE * u),
     }  # fmt: skip
@@ -100,12 +101,17 @@ def paths(scenes: Scenes, times: Float[Tensor, "*b f"]) -> tuple[Tensor, Tensor]
 
 
 def sample_scenes(
-    seed: int, index: Int[Tensor, " b"], split: str = "train", two: float = 0.4
+    seed: int,
+    index: Int[Tensor, " b"],
+    split: str = "train",
+    two: float = 0.4,
+    novel: float = 0.0,
 ) -> Scenes:
     """Return the scenes at (seed, index).
 
     `split`: "train" has no held-out pair, "held_out" has one in some object, "all" is both.
-    `two`: the share of scenes with two objects, 0..1; they never touch.
+    `two`: the share of scenes with two objects, 0..1; they never touch. `novel`: of objects with
+    the novel color, and likewise of those with the novel motion.
     """
     head = uniforms(seed, index, 0, 3)
     lo, hi = v.EVENT_RANGE
@@ -114,8 +120,8 @@ def sample_scenes(
     event = lo + (hi - lo) * head[:, 2]
 
     def draw(some: Tensor, attempt: int) -> Scenes:
-        draws = uniforms(seed, index[some], attempt, 2 * _OBJECT_DRAWS + 2)
-        return _candidate(draws, count[some], background[some], event[some], split)
+        draws = uniforms(seed, index[some], attempt, 2 * _OBJECT_DRAWS + 2 + 2 * len(v.NOVEL))
+        return _candidate(draws, count[some], background[some], event[some], split, novel)
 
     done, attempt = draw(torch.arange(len(index), device=index.device), 1), 1
     pending = (~_valid(done, split)).nonzero()[:, 0]
@@ -129,18 +135,22 @@ def sample_scenes(
 
 
 def _candidate(
-    draws: Tensor, count: Tensor, background: Tensor, event: Tensor, split: str
+    draws: Tensor, count: Tensor, background: Tensor, event: Tensor, split: str, novel: float
 ) -> Scenes:
-    objects = draws[:, : 2 * _OBJECT_DRAWS].reshape(-1, 2, _OBJECT_DRAWS)
+    sizes = (2 * _OBJECT_DRAWS, 2, *(2 for _ in v.NOVEL))
+    drawn, planted, *chances = draws.split(sizes, 1)
+    objects = drawn.reshape(-1, 2, _OBJECT_DRAWS)
     codes = {
-        name: (objects[..., i] * len(values)).long()
+        name: (objects[..., i] * (len(values) - (name in v.NOVEL))).long()
         for i, (name, values) in enumerate(v.OBJECT_ATTRIBUTES.items())
     }
+    for (name, value), chance in zip(v.NOVEL.items(), chances, strict=True):
+        codes[name][chance < novel] = v.OBJECT_ATTRIBUTES[name].index(value)
     if split == "held_out":  # plant one of the ten pairs in one object
         pairs = [(s, "color", c) for s, c in v.HELD_OUT_COLORS]
         pairs += [(s, "motion", m) for s, m in v.HELD_OUT_MOTIONS]
-        pick = (draws[:, -2] * len(pairs)).long()
-        slot = torch.minimum((draws[:, -1] * 2).long(), count - 1)
+        pick = (planted[:, 0] * len(pairs)).long()
+        slot = torch.minimum((planted[:, 1] * 2).long(), count - 1)
         for i, (shape, name, value) in enumerate(pairs):
             rows = (pick == i).nonzero()[:, 0]
             codes["shape"][rows, slot[rows]] = v.SHAPES.index(shape)

@@ -26,6 +26,7 @@ def envelopes(
     fixed = {
         **{name: pulses(rate) for name, rate in v.PULSE_HZ.items()},
         "circling": swell(0.5 - 0.5 * (2 * math.pi * t).cos()),
+        "swaying": swell(0.5 + 0.5 * (4 * math.pi * t).cos()),
         "growing": swell(u),
         "shrinking": swell(1 - u),
     }
@@ -52,7 +53,7 @@ def sing(
     wave = torch.zeros(len(scenes), len(t), device=device)
     for i in range(2):
         rows = scenes.present[:, i].nonzero()[:, 0]
-        pitch = v.REGISTERS[i] * 2 ** (scenes.color[:, i] / len(v.COLORS))
+        pitch = v.REGISTERS[i] * 2 ** (scenes.color[:, i] / v.STEPS)
         tone = torch.zeros(len(rows), len(t), device=device)
         for k in range(gains.shape[-1]):
             sung = (gains[rows, i, k] > 0).nonzero()[:, 0]

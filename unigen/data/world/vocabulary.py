@@ -7,10 +7,11 @@ here, once. Lengths are fractions of the picture's side, times are seconds.
 from itertools import product
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
+COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white", "pink")
 SIZES = ("small", "medium", "large")
 MOTIONS = (
     "still", "left", "right", "up", "down", "bouncing", "circling", "growing", "shrinking",
+    "swaying",
 )  # fmt: skip
 BACKGROUNDS = ("black", "gray", "navy", "brown")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
@@ -25,9 +26,12 @@ OBJECT_ATTRIBUTES = {
     "position": POSITIONS,
 }
 
+#: The last value of their tables: in no scene, unless a world is asked for it.
+NOVEL = {"color": "pink", "motion": "swaying"}
+
 COLOR_RGB = (
     (230, 40, 40), (40, 180, 60), (40, 80, 230), (240, 220, 40),
-    (150, 50, 200), (250, 140, 30), (40, 210, 220), (250, 250, 250),
+    (150, 50, 200), (250, 140, 30), (40, 210, 220), (250, 250, 250), (250, 120, 190),
 )  # fmt: skip
 BACKGROUND_RGB = ((10, 10, 10), (90, 90, 90), (15, 20, 80), (95, 55, 25))
 
@@ -38,6 +42,7 @@ JITTER = 0.03  # half width of the uniform offset around a grid center
 TRAVEL = 0.28  # left, right, up, down: way made in SECONDS
 FALL, REBOUND = 0.20, 0.17  # bouncing: depth of the fall, height of the way back
 ORBIT = 0.10  # circling: radius, one turn in SECONDS
+SWAY = 0.12  # swaying: farthest way to either side, to and fro twice in SECONDS
 GROWTH, SHRINKAGE = 0.60, 0.55  # radius gained or lost in SECONDS
 EXTENT = 1.15  # farthest point of any shape, in radii
 
@@ -50,6 +55,7 @@ FLASH = 0.6  # how far the background goes to white during a flash
 # color is the height of the voice; the shape is its formants, which stay where they are whatever
 # that height is, as a vowel's do.
 REGISTERS = (300.0, 1600.0)  # Hz of the first color's fundamental
+STEPS = 8  # colors to the octave
 FORMANTS = ((750.0, 1000.0, 1250.0), (3600.0, 4400.0, 5200.0))  # Hz, possible ones by register
 TIMBRES = (  # which of them a shape has
     (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1),
@@ -64,8 +70,8 @@ THUMP_HZ, THUMP_GAIN, THUMP_DECAY = 100.0, 0.22, 0.05
 
 
 def pitch_hz(register: int, color: int) -> float:
-    """Return the fundamental of a color, in Hz: eight equal steps to the octave."""
-    return REGISTERS[register] * 2 ** (color / len(COLORS))
+    """Return the fundamental of a color, in Hz: equal steps, eight to the octave."""
+    return REGISTERS[register] * 2 ** (color / STEPS)
 
 
 #: Pairs that no training ever sees: every shape loses one color, four shapes lose one motion.
@@ -98,6 +104,7 @@ MOTION_WORDS = {
     "circling": (("orbits", "orbiting"), ("goes around", "going around")),
     "growing": (("grows", "growing"), ("gets bigger", "getting bigger")),
     "shrinking": (("shrinks", "shrinking"), ("gets smaller", "getting smaller")),
+    "swaying": (("sways", "swaying"), ("swings", "swinging")),
 }  # fmt: skip
 POSITION_WORDS = {
     f"{row} {column}": " ".join(w for w in (row, column) if w not in ("middle", "center"))

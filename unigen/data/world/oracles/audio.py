@@ -101,7 +101,7 @@ def _tone(power: Tensor, lines: Tensor, register: int, rate: int, n: int) -> dic
     """Return the attributes of the tone in one register, and whether there is one, [b] each."""
     color = _spectra(register, str(lines.device)) @ lines.sqrt().T  # colors timbres b
     color = color.amax(1).argmax(0)
-    pitch = v.REGISTERS[register] * 2 ** (color.double() / len(v.COLORS))
+    pitch = v.REGISTERS[register] * 2 ** (color.double() / v.STEPS)
     hz = _heights(pitch, register)  # b 4
     strength = _band(lines, hz).sqrt()
     relative = strength[:, 1:] / strength[:, :1].clamp(min=1e-9)

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "conf", "unigen"]
+NEEDED = {"4_digits": "runs/digits/denoise/model"}  # what a notebook cannot make by itself
 SHOW = ["-m", "unigen", "generate", "a, b", "seed=5", "--cfg", "job"]
 
 
@@ -129,6 +130,9 @@ def test_the_libraries_import_together(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_a_notebook_runs_from_its_first_cell_to_its_last(path):
+    needs = NEEDED.get(path.stem)
+    if needs is not None and not (ROOT / needs).is_dir():
+        pytest.skip(f"{needs} is not here: python benchmarks/digits.py train makes it")
     run("-m", "pytest", "-q", "-p", "no:jaxtyping", "--nbmake", "--nbmake-timeout=600", "-o",
         "addopts=", str(path), cwd=ROOT)  # fmt: skip
 

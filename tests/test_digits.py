@@ -91,7 +91,8 @@ def test_every_stage_runs_from_recordings_to_scores(media, tmp_path):
         small = ["init=modalities@embedded" if w == "init=embedded" else w for w in command]
         assert main(small) == 0
     model = load(tmp_path / digits.MODEL)
-    assert set(media.WORDS) <= set(model.modality("text").words)
+    said = {path.read_text().strip() for path in (split["train"] / "text").iterdir()}
+    assert said <= set(media.WORDS) and said <= set(model.modality("text").words)
     report = digits.evaluate(model, tmp_path / "media")
     assert json.loads(json.dumps(report)) == report
     assert report["image -> audio"]["n"] == report["audio -> image"]["n"] == 6

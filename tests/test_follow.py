@@ -35,6 +35,7 @@ def test_weights_and_biases_gets_what_the_log_gets(tmp_path, monkeypatch):
         for step in range(1, 5):
             follower.add({"image": 1.0 / step})
             follower.tell(step)
-    assert follower.tracker.config["seed"] == 3
-    assert follower.tracker.summary["image"] == 0.25
+        follower.tracker.log({}, step=5)  # a step counts when the next one begins
+        assert follower.tracker.summary["image"] == 0.25
+        assert follower.tracker.config["seed"] == 3
     assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))

@@ -4,6 +4,7 @@ A prompt or a path is data. It never meets Hydra's grammar, so commas, quotes, b
 newlines and any script arrive as they were typed. What is an override, and what is data:
 
 * `key=value` is an override where `key` is one the verb knows, or starts with `hydra`, `+` or `~`;
+  `guidance.PART=` adds the weight of a given part;
 * `given.PART=`, `negative.PART=`, `keep.PART=`, `out=`, `model=` and the paths of a source
   (`data.root=`, `data.index=`, `data.manifest=`), where the verb has them, take the rest as data;
 * `word=value` with an unknown word and no space is a misspelt key, and is refused;
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from unigen.errors import MediaError, UsageError
 
+WEIGHT = "guidance."  # before the part that a weight of guidance is for
 PROMPT = "given.text"  # where a bare argument of `generate` goes
 MAX_PROMPT = 4096  # characters
 
@@ -121,7 +123,7 @@ def sort_arguments(verb: str, argv: list[str]) -> Command:
         elif raw and raw["key"].split(".")[0] in VERBS[verb].raw:
             _take(command, raw["key"], raw["value"])
         elif _is_override(arg, known, command.flags):
-            command.overrides.append(arg)
+            command.overrides.append(f"+{arg}" if arg.startswith(WEIGHT) else arg)
         elif VERBS[verb].bare == "files" and os.path.lexists(arg):
             bare.append(arg)
         elif (match := OVERRIDE.match(arg)) and not re.search(r"\s", arg):

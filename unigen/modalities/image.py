@@ -73,8 +73,8 @@ class Pictures(Modality):
 
 def sides(size: Sides) -> tuple[int, int]:
     """Return height and width; raises UsageError for what is neither one number nor two."""
-    both = [size, size] if isinstance(size, int) else list(size)
-    if len(both) != 2 or not all(isinstance(n, int) and n > 0 for n in both):
+    both = size if isinstance(size, Sequence) else [size, size]
+    if len(both) != 2 or not all(type(n) is int and n > 0 for n in both):
         raise UsageError(f"size={size} is no size; type pixels a side, or [height,width].")
     return both[0], both[1]
 

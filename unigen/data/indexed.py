@@ -119,6 +119,16 @@ class Indexed(ABC):
             batches += mixed[torch.arange(count * batch) % len(kind)].split(batch)
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
+    def spread(self, count: int) -> list[Tensor]:
+        """Return about `count` items, kind by kind as there are of each, evenly over the kind.
+
+        Those of a kind that has too few come several times.
+        """
+        total = sum(len(kind) for kind in self.kinds)
+        numbers = [max(1, round(count * len(kind) / total)) for kind in self.kinds]
+        return [kind[torch.arange(n) * len(kind) // n]
+                for kind, n in zip(self.kinds, numbers, strict=True)]  # fmt: skip
+
     def batch(self, index: Tensor, parts: Sequence[str]) -> dict[str, Any]:
         """Return raw media, or latents, of some items by part.
 

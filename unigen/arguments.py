@@ -96,13 +96,12 @@ def conf_dir() -> Path:
 def known_keys(verb: str) -> list[str]:
     """The top-level keys and the groups of `verb`, read from its YAML without Hydra.
 
-    A group that is there twice, the second time as `group@key`, gives both that and the key.
+    A group that is there once more is `group@key`, as Hydra wants it typed.
     """
     text = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
     keys = re.findall(r"^(\w+):", text, re.MULTILINE)
     groups = re.findall(r"^  - (\w+(?:@\w+)?):", text, re.MULTILINE)
-    others = [group.partition("@")[2] for group in groups if "@" in group]
-    return [key for key in dict.fromkeys([*keys, *groups, *others]) if key != "defaults"]
+    return [key for key in dict.fromkeys([*keys, *groups]) if key != "defaults"]
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -116,6 +115,7 @@ def sort_arguments(verb: str, argv: list[str]) -> Command:
     """Sort the arguments after the verb. Raises `UsageError` for what is neither key nor data."""
     command, bare = Command(verb), []
     known = [*known_keys(verb), "hydra"]
+    known += [key.partition("@")[2] for key in known if "@" in key]  # data@validation
     queue, literal = list(argv), False
     while queue:
         arg = queue.pop(0)

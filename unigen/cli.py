@@ -184,7 +184,8 @@ def _explain(error: Exception, command: Command) -> str:
         for group in (each for each in known_keys(command.verb) if each.endswith(lacking)):
             if not any(o.startswith(f"{group}=") for o in command.overrides):
                 return f"{key} is of no source; type {group}=..., too"
-        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, _all_keys(command, key))}"
+        known = [*_all_keys(command, key), *(k for k in known_keys(command.verb) if "@" in k)]
+        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, known)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
         group, _, option = match[1].rpartition("/")

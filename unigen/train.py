@@ -114,8 +114,8 @@ def _run(cfg: dict, team: Team) -> Path:
         source = meet(model, objective, data, out)
         teach(model, source)
         model.to(device)
-        data = feed(model, objective, source, cache, device, folder)
         validation = validating(cfg, model, objective, out, device, team)
+        data = feed(model, objective, source, cache, device, folder)
         team.meet()
         trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"],
                           tune=tune, loaded=loaded, **options)  # fmt: skip

@@ -8,7 +8,7 @@ from media_folder import mixed, png, txt
 from test_engine import alone, together
 from tiny import DIRECTIONS, NAMES, tiny_model, tiny_spec, tiny_world
 
-from unigen import cli, registry
+from unigen import cli, follow, registry
 from unigen.data.folder import Folder
 from unigen.data.indexed import Indexed
 from unigen.data.latents import Latents
@@ -193,6 +193,27 @@ def test_items_are_spread_over_their_kinds(both, one):
     for index, kind in zip(chosen, kinds, strict=True):
         assert len({*index.tolist()}) == min(len(index), len(kind))
         assert len(index) == max(1, round(32 * len(kind) / (both + one)))
+
+
+def test_a_tracker_and_the_file_get_what_the_curves_get(tmp_path, monkeypatch):
+    class Tracker:
+        def __init__(self):
+            self.logged = []
+
+        def log(self, values, step):
+            self.logged.append((step, values))
+
+        def finish(self):
+            self.logged.append("end")
+
+    tracker = Tracker()
+    monkeypatch.setattr(follow, "_tracker", lambda *_: tracker)
+    with follow.following(tmp_path, 0, 9, 8, "project", {}, validates=True) as follower:
+        follower.validated(5, {"text->image": 0.5, "mean": 0.5})
+    curves = {"validation/text->image": 0.5, "validation/mean": 0.5}
+    assert tracker.logged == [(5, curves), "end"]
+    line = '{"step": 5, "text->image": 0.5, "mean": 0.5}\n'
+    assert (tmp_path / "validation.jsonl").read_text() == line
 
 
 @pytest.mark.slow

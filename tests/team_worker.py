@@ -79,7 +79,7 @@ def train(case: dict, team) -> dict:
             losses.append(trainer.train_step())
     validated, here = {}, team.rank == 0
     if case.get("validate"):
-        validated = Validation(held_out(trainer) if here else [], 1).losses(trainer)
+        validated = Validation(held_out(trainer) if here else [], 1, 4).losses(trainer)
         losses.append(trainer.train_step())
     team.meet()
     if run:

@@ -31,7 +31,7 @@ def trainer_of(objective=None, count=24, **options):
 
 def validation_of(trainer, source=None, count=6):
     source = source or tiny_world(seed=1)
-    return Validation(samples(trainer.model, trainer.objective, source, "cpu", count), 2)
+    return Validation(samples(trainer.model, trainer.objective, source, "cpu", count), 2, count)
 
 
 def name_of(given, want):
@@ -189,10 +189,16 @@ def test_items_are_spread_over_their_kinds(both, one):
     chosen = source.spread(32)
     kinds = [{*kind.tolist()} for kind in source.kinds]
     assert all({*index.tolist()} <= kind for index, kind in zip(chosen, kinds, strict=True))
-    assert 31 <= sum(map(len, chosen)) <= 33
-    for index, kind in zip(chosen, kinds, strict=True):
-        assert len({*index.tolist()}) == min(len(index), len(kind))
-        assert len(index) == max(1, round(32 * len(kind) / (both + one)))
+    assert abs(sum(map(len, chosen)) - min(32, both + one)) <= 1
+    for index, kind in zip(chosen, source.kinds, strict=True):
+        assert (
+            len(index.unique())
+            == len(index)
+            == max(1, round(min(1, 32 / (both + one)) * len(kind)))
+        )
+        place = torch.searchsorted(kind, index)
+        gaps = torch.cat([place, torch.tensor([len(kind)])]).diff()
+        assert place[0] == 0 and gaps.max() - gaps.min() <= 1
 
 
 def test_a_tracker_and_the_file_get_what_the_curves_get(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 A denoiser is asked for every direction: what is given stands at clock 0, what is wanted is noisy,
 the rest is absent. Samples, noise and clocks are always the same, so that the numbers of different
-steps can be compared. A direction costs one forward pass of the samples that show it, `COUNT` at
-most: all 50 of four parts take the model that ships 24 s of one core.
+steps can be compared. A direction costs one forward pass of `COUNT` samples: all 50 of
+four parts take the model that ships 24 s of one core.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +24,7 @@ from unigen.model import UniGen
 from unigen.presence import directions, settled
 from unigen.team import Team
 from unigen.tokens import Clocks, Tokens, modality_of, noise, role_of
+from unigen.trainer import Trainer
 
 COUNT = 64  # samples
 
@@ -31,19 +32,19 @@ COUNT = 64  # samples
 class Validation:
     """Samples that a run does not learn, and the losses of its averaged weights on them."""
 
-    def __init__(self, batches: list[dict[str, Any]], every: int):
+    def __init__(self, batches: list[dict[str, Any]], every: int, count: int = COUNT):
         """batches: what an objective learns from, by part; one a kind of sample, in process 0.
 
-        every: steps.
+        every: steps. count: samples of a direction; fewer are shown with several noises.
         """
-        self.batches, self.every = batches, every
+        self.batches, self.every, self.count = batches, every, count
 
     def due(self, step: int, last: int) -> bool:
         """Return whether to validate after a step: every so often, and after the last one."""
         return step % self.every == 0 or step == last
 
     @torch.no_grad()
-    def losses(self, trainer) -> dict[str, float]:
+    def losses(self, trainer: Trainer) -> dict[str, float]:
         """Return the losses by direction, of a codec its own, of towers by pair; and their mean.
 
         Process 0 computes them; the others wait, and return none. The weights and the random
@@ -70,7 +71,8 @@ class Validation:
         ways = [(given, want) for given, want in directions(parts) if self._rows(given + want)]
         found = {}
         for given, want in ways or [((), (part,)) for part in parts]:
-            x = self._rows(given + want)
+            some = self._rows(given + want)
+            x = {p: z[torch.arange(max(self.count, len(z))) % len(z)] for p, z in some.items()}
             t = clocks_of(model, x, want)
             eps = {p: noise(p, range(len(z)), z.shape[1:]).to(z.device) for p, z in x.items()}
             losses = model.missed(x, eps, t)

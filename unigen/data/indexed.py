@@ -120,12 +120,10 @@ class Indexed(ABC):
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
     def spread(self, count: int) -> list[Tensor]:
-        """Return about `count` items, kind by kind as there are of each, evenly over the kind.
-
-        Those of a kind that has too few come several times.
-        """
+        """Return about `count` items, kind by kind as there are of each, evenly over the kind."""
         total = sum(len(kind) for kind in self.kinds)
-        numbers = [max(1, round(count * len(kind) / total)) for kind in self.kinds]
+        share = min(1.0, count / total)
+        numbers = [max(1, round(share * len(kind))) for kind in self.kinds]
         return [kind[torch.arange(n) * len(kind) // n]
                 for kind, n in zip(self.kinds, numbers, strict=True)]  # fmt: skip
 

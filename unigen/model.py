@@ -128,15 +128,18 @@ class UniGen(nn.Module):
         clocks = draw_clocks(self.flow, whole, positions, means, ordered, generator)
         t = {k: share.rows(clock) for k, clock in clocks.items()}
         eps = {k: draw(torch.randn, z.shape, generator, z.device) for k, z in x.items()}
-        x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
-        output = self.denoise(x_t, t)
-        losses = {}
-        for k in x:
-            lens = self.lens(k)
-            loss = lens.loss(output[k], x[k], x_t[k], t[k], self.flow)
-            loss = loss * (share.of * lens.mass(t[k]) / lens.mass(clocks[k]))
+        losses = self.missed(x, eps, t)
+        for k, loss in losses.items():
+            mass = self.lens(k).mass
+            loss = loss * (share.of * mass(t[k]) / mass(clocks[k]))
             losses[k] = loss * (0.05 if role_of(k) == GLOBAL else 1.0)
         return losses
+
+    def missed(self, x: Tokens, eps: Tokens, t: Clocks) -> dict[str, Float[Tensor, ""]]:
+        """Return the flow loss of every part with this noise, at these clocks."""
+        x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
+        output = self.denoise(x_t, t)
+        return {k: self.lens(k).loss(output[k], x[k], x_t[k], t[k], self.flow) for k in x}
 
     # ---- generation -----------------------------------------------------------------------------
 

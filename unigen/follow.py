@@ -110,7 +110,7 @@ def _tracker(project: str, out: Path, config: dict) -> Any:
         raise UsageError(
             f"trainer.wandb={project} needs Weights & Biases; type pip install wandb."
         ) from error
-    mode = os.environ.get("WANDB_MODE") or (
+    mode: Any = os.environ.get("WANDB_MODE") or (
         "online" if "WANDB_API_KEY" in os.environ else "offline"
     )
     return wandb.init(

@@ -22,6 +22,7 @@ from unigen.objectives import Align, Codec, Denoise
 from unigen.runs import latest_step, load_step, save_step
 from unigen.team import team_of
 from unigen.trainer import Trainer
+from unigen.validate import Validation, samples
 
 OBJECTIVES = {
     "image": lambda: Codec("image"),
@@ -43,6 +44,11 @@ def trainer_of(case: dict, team) -> Trainer:
     for step in case.get("poison", ()):  # the loss of one process only is not finite then
         _poison(trainer, step)
     return trainer
+
+
+def held_out(trainer: Trainer) -> list[dict]:
+    """Return a few scenes that are not learned."""
+    return samples(trainer.model, trainer.objective, tiny_world(seed=1), "cpu", 4)
 
 
 def _poison(trainer: Trainer, step: int) -> None:
@@ -71,6 +77,10 @@ def train(case: dict, team) -> dict:
     with suppress(StopIteration):
         for _ in range(case["steps"]):
             losses.append(trainer.train_step())
+    validated, here = {}, team.rank == 0
+    if case.get("validate"):
+        validated = Validation(held_out(trainer) if here else [], 1, 4).losses(trainer)
+        losses.append(trainer.train_step())
     team.meet()
     if run:
         groups, meta = trainer.state()
@@ -83,6 +93,7 @@ def train(case: dict, team) -> dict:
     whole = trainer.engine.whole(trainer.module.state_dict())
     return {
         "losses": losses,
+        "validated": validated,
         "step": trainer.step,
         "skipped": trainer.skipped,
         "average": average,

@@ -322,6 +322,12 @@ def test_a_sweep_calls_the_task_once_a_job_in_folders_of_their_own(tasks, capsys
     assert capsys.readouterr().out == ""
 
 
+def test_a_weight_of_guidance_may_be_one_given_part_s(tasks):
+    assert cli.main(["generate", "x", "guidance.text=3", "guidance.image=1.5"]) == 0
+    assert cli.main(["caption", "pyproject.toml", "guidance.image=2"]) == 0
+    assert [c["guidance"] for _, c in tasks.seen] == [{"text": 3, "image": 1.5}, {"image": 2}]
+
+
 def test_a_sweep_stops_at_the_first_fault(tasks, capsys):
     tasks.answer = _raiser(MediaError("cut"))
     assert cli.main(["generate", "x", "seed=1,2", "-m"]) == 3

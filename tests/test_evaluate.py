@@ -10,7 +10,7 @@ import torch
 import yaml
 from tiny import tiny_model
 
-from unigen import evaluate, reference, report
+from unigen import evaluate, presence, reference, report
 from unigen.data.world import World
 from unigen.data.world.oracles import TELLS, read, truth
 from unigen.errors import UsageError
@@ -250,8 +250,9 @@ def tiny(tmp_path_factory):
 def few(monkeypatch):
     """Fewer candidates, fewer parts to give: the number changes nothing but the time."""
     monkeypatch.setattr(evaluate, "CANDIDATES", 8)
-    subsets = evaluate._subsets
-    monkeypatch.setattr(evaluate, "_subsets", lambda parts: [*subsets(parts)[:3], tuple(parts[2:])])
+    subsets = evaluate.subsets
+    for module in (evaluate, presence):
+        monkeypatch.setattr(module, "subsets", lambda p: [*subsets(p)[:3], tuple(p[2:])])
 
 
 def config(folder: Path, out: Path, **changes) -> dict:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import raw_batch, tiny_model
 
-from unigen.errors import MediaError, UsageError
+from unigen.errors import MediaError, ResourceError, UsageError
 from unigen.generation import _checked
 from unigen.tokens import noise
 
@@ -236,6 +236,8 @@ def test_a_point_of_the_shared_space_stays_and_tells_all_that_is_told(model):
         (["image"], TEXT, {"through": ["image"]}, "image neither given nor wanted"),
         (["image"], {}, {"steps": 0}, "steps=0"),
         (["image"], {}, {"steps": 10**9}, "steps=1000000000"),
+        (["image"], {}, {"steps": True}, "steps=True"),
+        (["image"], {}, {"noise": {"image": torch.full((1, 4, 8), torch.nan)}}, "finite"),
         (["image"], {}, {"seeds": []}, "no seeds"),
         (["image"], {}, {"seeds": [True]}, "seed True"),
         (["image"], {}, {"sampler": "ddpm"}, "sampler=ddpm"),
@@ -283,6 +285,11 @@ def test_a_wrong_option_names_itself(model, wrong):
     options = {**model.options(), **wrong}  # as a configuration may hold them
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
         _checked(model, ["image"], TEXT, [0], {}, [], options, {})
+
+
+def test_latents_that_are_no_numbers_any_more_are_an_error(model):
+    with pytest.raises(ResourceError, match=r"diverged: the latents of image hold NaN or Inf"):
+        model.generate("image", TEXT, guidance=1e38, steps=3)
 
 
 def test_a_file_that_is_no_picture_is_exit_code_3(model, tmp_path):

@@ -58,6 +58,7 @@ FLOORS = {
     "unigen.reference": 4,
     "unigen.report": 4,
     "unigen.preview": 4,
+    "unigen.validate": 4,
     "unigen.configure": 4,
     "unigen.arguments": 5,
     "unigen.exits": 5,
@@ -72,7 +73,7 @@ READS_MEDIA = {"PIL", "av", "decord", "soundfile"}
 READS_CFG = {"omegaconf", "hydra"}
 MAY_READ_CFG = {"unigen.cli"}  # beside floor 4
 BLIND = ("modalities", "model", "align", "objectives", "flow", "sampler", "guidance", "presence")
-BLIND += ("uvit", "layers", "tokens", "train")
+BLIND += ("uvit", "layers", "tokens", "train", "validate")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 
 

@@ -251,6 +251,19 @@ def pixels_of(modality, kept):
     return cells.repeat_interleave(modality.span, 0)[None] if modality.name == "video" else cells
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16", "CMYK", "F"])
+def test_a_pil_image_is_taken_as_its_file_is_read(tmp_path, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    given = Picture.fromarray(noise)
+    given = given.convert("I").convert(mode) if mode == "I;16" else given.convert(mode)
+    path = tmp_path / "a.png"
+    (given.convert("RGB") if mode in ("CMYK", "F") else given).save(path)
+    expected, notes = Image().read(path)
+    pixels, said = Image().take(given)
+    assert torch.equal(pixels, expected) and said == notes
+    assert pixels.shape == (1, 3, 64, 64)
+
+
 # ---- text ---------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import diffusers
+import huggingface_hub
 import pytest
 import torch
 from tiny_pipeline import save_pipeline, tiny_pipeline
@@ -113,8 +114,9 @@ def test_weights_are_cast_and_the_pipeline_runs_in_their_dtype(folder, tmp_path)
     assert (made["image"] - wanted["image"]).abs().mean() < 0.02
     assert isinstance(low.generate(["text"], {"image": made["image"]}, steps=2)[0].text, str)
     assert low.embed({"image": made["image"]})["image"].dtype == torch.float32
-    with pytest.raises(UsageError, match="dtype=half is unknown"):
+    with pytest.raises(UsageError, match="dtype=half is unknown; choose one of float32, bfloat16"):
         convert(folder, tmp_path / "other", dtype="half")
+    assert main(["convert", str(folder), "dtype=[bfloat16]", f"out={tmp_path / 'other'}"]) == 2
 
 
 def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatch):
@@ -139,7 +141,10 @@ def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatc
     assert torch.equal(a, b)
     vae, file = tensors_of(folder / "vae"), tmp_path / "old" / "autoencoder_kl.pth"
     for change, words in (
-        ({old(k): v.flatten() for k, v in vae.items()}, r"vae.* cannot be read"),
+        (
+            {old(k): v.flatten() for k, v in vae.items()},
+            r"vae' has \d+ mismatched keys: .*\[8\] for \[",
+        ),
         ({old(k): v.sum() for k, v in vae.items()}, "kl.pth' is not the vae that was publ"),
         (vae, r"autoencoder lacks encoder\.down\.0\.block\.0\.conv2\.weight"),
     ):
@@ -182,6 +187,52 @@ def test_nothing_of_a_pickle_runs_and_a_bad_one_leaves_nothing(folder, tmp_path)
         with pytest.raises(kind):
             convert(source, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+def test_a_pickle_is_read_whatever_its_name_says(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = read_weights(file, foreign=True)[0]
+    for old in (False, True):
+        torch.save(tensors, file, _use_new_zipfile_serialization=not old)
+        with pytest.raises(CheckpointError, match="unigen convert reads"):
+            load(copy)
+        convert(copy, tmp_path / f"new{old}")
+        assert same(folder, tmp_path / f"new{old}")
+
+
+def test_what_cannot_be_converted_leaves_nothing(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with pytest.raises(UsageError, match="lies inside"):
+        convert(copy, copy / "new")
+    tensors = tensors_of(copy / "vae")
+    tensors["encoder.conv_in.bias"][0] = torch.nan
+    torch.save(tensors, copy / "vae" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors' stopped: tensor encoder.conv_in"
+    ):
+        convert(copy, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert not (copy / "new").exists()
+
+
+def test_a_repository_is_fetched_with_its_pickles(folder, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def download(repository, allow_patterns, local_dir):
+        asked.append((repository, allow_patterns))
+        shutil.copytree(folder, local_dir)
+        file = local_dir / "unet" / "diffusion_pytorch_model.safetensors"
+        torch.save(read_weights(file, foreign=True)[0], file.with_suffix(".bin"))
+        file.unlink()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert main(["convert", "owner/name", "download=true", f"out={tmp_path / 'new'}"]) == 0
+    assert asked == [("owner/name", ["*.json", "*.safetensors", "*.txt", "*.bin", "*.pth"])]
+    assert same(folder, tmp_path / "new")
 
 
 def test_the_published_sizes_are_read_from_the_tensors():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_pipeline import SIDE, save_pipeline, tiny_pipeline
 
+from unigen import media
 from unigen.cli import main
 from unigen.errors import UsageError
 from unigen.interop.unidiffuser.pipeline import load
@@ -58,6 +59,9 @@ def test_every_command_takes_the_folder(folder, photo, tmp_path, capsys):
     for file in (made, half, other):
         (again,) = command(capsys, "replay", file, f"model={folder}", f"out={tmp_path / 'again'}")
         assert Path(again).read_bytes() == Path(file).read_bytes()
+    weighed = ["generate", "a cab", *common, "guidance.text=3.5", f"out={tmp_path / 'e'}"]
+    (file,) = command(capsys, *weighed)
+    assert media.read_recipe(file)["guidance"] == {"text": 3.5}
     (points,) = command(capsys, "embed", photo, f"model={folder}", f"out={tmp_path / 'd'}")
     assert len(json.loads(Path(points).read_text())[str(photo)]) == 20
 
@@ -129,11 +133,47 @@ def test_a_negative_prompt_stands_where_noise_would(model):
         model.generate("image", PROMPT, guidance={"image": 2.0}, steps=2)
 
 
-def test_a_picture_comes_back_from_its_noise_and_two_have_one_between(model, photo):
-    image = model.modality("image").read(photo)[0]
-    pair = torch.cat([image, image.flip(-1)])
-    noise = model.invert({"image": pair}, {"text": ["a cab", "a cab"]}, steps=4)
+def test_what_lies_around_a_picture_is_made(model, photo):
+    """Outpainting: the middle stays bit for bit, all around it is new."""
+    states = []
+    model.generate("image", {"image": photo, **PROMPT}, keep={"image": "0.25,0.25,0.75,0.75"},
+                   steps=2, callback=lambda step, z: states.append(z["image"]))  # fmt: skip
+    image = model.modality("image")
+    kept = image.kept("0.25,0.25,0.75,0.75") > 0
+    assert kept.sum() == image.tokens / 4
+    with torch.no_grad():
+        blank = image.blank(image.read(photo)[0], kept.float())
+        clean = model.encode({"image": blank})["image"]
+    assert torch.equal(states[-1][:, kept], clean[:, kept])
+    assert not torch.isclose(states[-1][:, ~kept], clean[:, ~kept]).all(-1).any()
+
+
+@torch.no_grad()
+def test_a_picture_comes_back_from_its_noise(folder, photo):
+    """By a network that is mild: one with large random weights is no contraction."""
+    model = load(folder)
+    for layer in model.denoiser.head_out.values():
+        layer.weight.mul_(0.2)
+        layer.bias.zero_()
+    latents = model.encode({"image": model.modality("image").read(photo)[0]})
+    words = model.encode({"text": [PROMPT["text"]]})
+    noise = model.invert({"image": photo}, PROMPT, steps=50)
+    least = model.flow.sigma(model.flow.times(50)[-2])  # the noise that the way begins with
+    for own, comes_back in ((noise, True), ({}, False)):
+        *_, x = model.sample(["image"], words, [0], noises=own, steps=50, sampler="euler")
+        gaps = [(x[p] - z).square().mean().sqrt() for p, z in latents.items()]
+        assert (max(gaps) < 1.2 * least) == comes_back
+
+
+def test_two_pictures_have_one_between(model, photo, tmp_path):
+    with PIL.Image.open(photo) as picture:
+        picture.rotate(180).save(tmp_path / "other.png")
+    pair = [photo, tmp_path / "other.png"]
+    noise = model.invert({"image": pair}, {"text": "a cab"}, steps=4)
     assert noise["image"].shape == (2, *model.shape("image"))
+    raw = torch.cat([model.modality("image").read(file)[0] for file in pair])
+    same = model.invert({"image": raw}, {"text": ["a cab", "a cab"]}, steps=4)
+    assert all(torch.equal(noise[p], same[p]) for p in same)
     ends = [{p: z[i : i + 1] for p, z in noise.items()} for i in (0, 1)]
     way = [slerp(*ends, share) for share in (0.0, 0.5, 1.0)]
     made = [model.generate("image", {"text": "a cab"}, noise=z, sampler="euler", steps=4,

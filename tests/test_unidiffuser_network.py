@@ -135,7 +135,8 @@ def test_bfloat16_is_within_a_hundredth(tmp_path):
 def test_both_layouts_make_the_same_network(version, tmp_path):
     net = peer("odd", version)
     ours = load_denoiser(saved(net, tmp_path)).state_dict()
-    theirs = translate(original(net), 5, {"text": 11, "image:global": 1, "image": 36}, version == 1)
+    counts = {"text": 11, "image:global": 1, "image": 36}
+    theirs = translate(original(net), 5, counts, version == 1, "The file")
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
@@ -174,16 +175,18 @@ def test_a_fault_of_the_files_is_named(tmp_path):
 
     lost = "transformer.transformer_mid_block.norm3.bias"
     damaged(lost, {k: v for k, v in state.items() if k != lost})
-    damaged("hold unknown 1 tensors: more", {**state, "more": torch.ones(1)})
+    damaged("holds unknown 1 tensors: more", {**state, "more": torch.ones(1)})
     other = {k: v for k, v in state.items() if "mid_block" not in k} | {"a": torch.ones(1)}
     lost = sorted(set(state) - set(other))
-    damaged(f"lack {len(lost)} tensors: {', '.join(lost)}; they hold unknown 1 tensors: a", other)
+    damaged(
+        f"unet' lacks {len(lost)} tensors: {', '.join(lost)} and holds unknown 1 tensors: a,", other
+    )
     wide = {k: torch.cat([v, v]) if "mid_block" in k else v for k, v in state.items()}
     damaged(r"misfits in blocks.1.qkv.weight \[96, 16\] .*norm1.bias.*norm2.bias.*ffn.2.bias", wide)
     damaged("head_out.text.bias", {**state, "text_out.bias": torch.ones(3)})
     damaged("neither patch_embed", {"a": torch.ones(1)})
     older = {k: v for k, v in state.items() if "data_type" not in k}
-    damaged("lack 2 tensors: data_type.*of version 1", older)
+    damaged("lacks 2 tensors: data_type.*of version 1", older)
     damaged("data_type", {**state}, use_data_type_embedding=False)
     damaged("positions", num_text_tokens=12)
     damaged("pre_layer_norm = True", pre_layer_norm=True)

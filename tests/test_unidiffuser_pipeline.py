@@ -13,7 +13,7 @@ from tiny_pipeline import SIDE, save_pipeline, tiny_pipeline
 
 import unigen
 from unigen import sampling
-from unigen.errors import CheckpointError, UsageError
+from unigen.errors import CheckpointError, ResourceError, UsageError
 from unigen.interop.codecs import pretrained
 from unigen.interop.codecs.text import t5_text
 from unigen.interop.unidiffuser.pipeline import RECIPES, load
@@ -339,6 +339,9 @@ def test_pictures_of_another_size(pair, tmp_path):
     assert again.recipe["notes"] == []
     with pytest.raises(UsageError, match="size=30 is no multiple of 4"):
         unigen.load(folder, size=30)
+    for wrong in (0, -4, True, [32]):
+        with pytest.raises(UsageError, match="is no size; type pixels a side"):
+            unigen.load(folder, size=wrong)
     with pytest.raises(UsageError, match="size=32 is for pipelines"):
         unigen.load(size=32)
 
@@ -372,8 +375,27 @@ def test_a_fault_of_the_folder_is_named(pair, tmp_path):
     ("file", "change", "words"),
     [
         ("clip_image_processor/preprocessor_config.json", lambda b: b"{", "cannot be read"),
-        ("text_encoder/model.safetensors", lambda b: b[:-64], "cannot be read"),
+        ("text_encoder/model.safetensors", lambda b: b[:-64], "copy it again"),
         ("text_decoder/config.json", lambda b: b.replace(b'"n_head": ', b'"n_head": 7'), "no dec"),
+        (
+            "text_decoder/config.json",
+            lambda b: b.replace(b'"prefix_length": 77', b'"prefix_length": 30'),
+            "prefix_length = 30",
+        ),
+        (
+            "vae/config.json",
+            lambda b: b.replace(b'"latent_channels": 4', b'"latent_channels": 2'),
+            r"decoder.conv_in.weight \[8, 4, 3, 3\] for \[8, 2, 3, 3\]",
+        ),
+        ("vae/diffusion_pytorch_model.safetensors", lambda b: b[:-64], "copy it again"),
+        ("vae/diffusion_pytorch_model.safetensors", lambda b: b"PK\x03\x04" + b, "unigen convert"),
+        ("vae/diffusion_pytorch_model.safetensors", lambda b: b.replace(b"F32", b"I32"), "int32"),
+        ("vae/diffusion_pytorch_model.safetensors", lambda b: b[:-4] + b"\0\0\xc0\x7f", "NaN"),
+        (
+            "text_decoder/diffusion_pytorch_model.safetensors",
+            lambda b: b[:-4] + b"\0\0\xc0\x7f",
+            "NaN",
+        ),
         ("text_decoder/diffusion_pytorch_model.safetensors", None, "unigen convert"),
         ("unet/diffusion_pytorch_model.safetensors", None, "unigen convert"),
     ],
@@ -390,6 +412,20 @@ def test_a_fault_of_a_component_is_named(pair, tmp_path, file, change, words):
     with pytest.raises(CheckpointError, match=words) as caught:
         load(copy)
     assert file.split("/")[0] in str(caught.value)
+    assert ". " not in str(caught.value)
+
+
+def test_the_other_version_s_configuration_is_one_sentence(pair, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(pair[2], copy)
+    config = json.loads((copy / "unet/config.json").read_text())
+    config["use_data_type_embedding"] = False
+    (copy / "unet/config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=r"unet' holds unknown 2 tensors: data_type"
+    ) as caught:
+        load(copy)
+    assert ". " not in str(caught.value) and "of version 0; use the one" in str(caught.value)
 
 
 def test_a_pipeline_of_the_hub_is_fetched_as_plain_files(pair, tmp_path, monkeypatch):
@@ -400,11 +436,19 @@ def test_a_pipeline_of_the_hub_is_fetched_as_plain_files(pair, tmp_path, monkeyp
         asked.append((repository, allow_patterns))
         shutil.copytree(folder, local_dir)
 
+    def refuse(*args, **options):
+        raise OSError("no network. Please check it.")
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     fetched = unigen.load("owner/name", recipe="diffusers", download=True)
     assert asked == [("owner/name", ["*.json", "*.safetensors", "*.txt"])]
     assert fetched.hash == model.hash
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ResourceError, match=r"cannot be fetched from the hub: no network\.$"):
+        unigen.load("owner/name", download=True)
+    with pytest.raises(UsageError, match="'owner/name'; check the path, or type download=true"):
+        unigen.load("owner/name")
     for wrong in ("owner", "../name", "owner/../name", "/owner/name"):
         for door in (unigen.load, pretrained, t5_text):
             with pytest.raises(UsageError, match="is no repository"):

@@ -4,8 +4,10 @@ A prompt or a path is data. It never meets Hydra's grammar, so commas, quotes, b
 newlines and any script arrive as they were typed. What is an override, and what is data:
 
 * `key=value` is an override where `key` is one the verb knows, or starts with `hydra`, `+` or `~`;
+  `guidance.PART=` adds the weight of a given part;
 * `given.PART=`, `negative.PART=`, `keep.PART=`, `out=`, `model=` and the paths of a source
-  (`data.root=`, `data.index=`, `data.manifest=`), where the verb has them, take the rest as data;
+  (`data.root=`, `data.index=`, `data.manifest=`, or `validation.root=` and so on), where the verb
+  has them, take the rest as data;
 * `word=value` with an unknown word and no space is a misspelt key, and is refused;
 * everything else is the prompt of `generate`, or a file of `caption`, `embed` and `replay`.
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from unigen.errors import MediaError, UsageError
 
+WEIGHT = "guidance."  # before the part that a weight of guidance is for
 PROMPT = "given.text"  # where a bare argument of `generate` goes
 MAX_PROMPT = 4096  # characters
 
@@ -29,7 +32,10 @@ VALUED = {"--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--
 VALUED |= {"--shell-completion", "-sc"}  # Hydra reads the word after it as an override
 
 OVERRIDE = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w./@-]*)=")
-_DATA = r"(?:given|negative|keep)\.[^=\s]+|out|model|components|data\.(?:root|index|manifest)"
+_DATA = (
+    r"(?:given|negative|keep)\.[^=\s]+|out|model|components"
+    r"|(?:data|validation)\.(?:root|index|manifest)"
+)
 RAW = re.compile(rf"\+{{0,2}}(?P<key>{_DATA})=(?P<value>.*)", re.DOTALL)
 
 
@@ -48,7 +54,7 @@ VERBS = {
     ),
     "caption": Verb("unigen.generate:caption", "files"),
     "embed": Verb("unigen.generate:embed", "files"),
-    "train": Verb("unigen.train:run", None, ("out", "data")),
+    "train": Verb("unigen.train:run", None, ("out", "data", "validation")),
     "data_check": Verb("unigen.data.doors:check", None, ("out", "data")),
     "data_shard": Verb("unigen.data.doors:shard", None, ("out", "data")),
     "data_encode": Verb("unigen.data.doors:encode", None, ("out", "data", "model")),
@@ -90,10 +96,13 @@ def conf_dir() -> Path:
 
 
 def known_keys(verb: str) -> list[str]:
-    """The top-level keys and the groups of `verb`, read from its YAML without Hydra."""
+    """The top-level keys and the groups of `verb`, read from its YAML without Hydra.
+
+    A group that is there once more is `group@key`, as Hydra wants it typed.
+    """
     text = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
     keys = re.findall(r"^(\w+):", text, re.MULTILINE)
-    groups = re.findall(r"^  - (\w+):", text, re.MULTILINE)
+    groups = re.findall(r"^  - (\w+(?:@\w+)?):", text, re.MULTILINE)
     return [key for key in dict.fromkeys([*keys, *groups]) if key != "defaults"]
 
 
@@ -108,6 +117,7 @@ def sort_arguments(verb: str, argv: list[str]) -> Command:
     """Sort the arguments after the verb. Raises `UsageError` for what is neither key nor data."""
     command, bare = Command(verb), []
     known = [*known_keys(verb), "hydra"]
+    known += [key.partition("@")[2] for key in known if "@" in key]  # data@validation
     queue, literal = list(argv), False
     while queue:
         arg = queue.pop(0)
@@ -121,7 +131,7 @@ def sort_arguments(verb: str, argv: list[str]) -> Command:
         elif raw and raw["key"].split(".")[0] in VERBS[verb].raw:
             _take(command, raw["key"], raw["value"])
         elif _is_override(arg, known, command.flags):
-            command.overrides.append(arg)
+            command.overrides.append(f"+{arg}" if arg.startswith(WEIGHT) else arg)
         elif VERBS[verb].bare == "files" and os.path.lexists(arg):
             bare.append(arg)
         elif (match := OVERRIDE.match(arg)) and not re.search(r"\s", arg):

@@ -180,7 +180,10 @@ def _open_folder(folder: str | Path, root: str | Path | None) -> tuple[Path, Pat
         path.lstat()
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else None
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"There is no model folder {named(folder)}; check the path.") from error
+        raise UsageError(
+            f"There is no model folder {named(folder)}; check the path, or type download=true for "
+            "a repository of the Hugging Face hub."
+        ) from error
     except OSError as error:
         kind = UsageError if error.errno == errno.ENAMETOOLONG else ResourceError
         raise kind(f"Cannot read the folder {named(folder)}: {error.strerror}.") from error

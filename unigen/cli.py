@@ -19,6 +19,7 @@ from unigen.arguments import (
     VERBS,
     Command,
     conf_dir,
+    known_keys,
     nearest,
     sort_arguments,
     spoken,
@@ -179,7 +180,12 @@ def _explain(error: Exception, command: Command) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append to config|delete)\D*? '([^']+)'", text):
         key = match[1]
-        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, _all_keys(command, key))}"
+        lacking = f"@{key.partition('.')[0]}"  # data@validation
+        for group in (each for each in known_keys(command.verb) if each.endswith(lacking)):
+            if not any(o.startswith(f"{group}=") for o in command.overrides):
+                return f"{key} is of no source; type {group}=..., too"
+        known = [*_all_keys(command, key), *(k for k in known_keys(command.verb) if "@" in k)]
+        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, known)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
         group, _, option = match[1].rpartition("/")

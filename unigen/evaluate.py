@@ -23,6 +23,7 @@ from unigen.errors import UsageError
 from unigen.gates import CANDIDATES, NOISE, codec, codec_gate, recalled, retrieval
 from unigen.metrics import Draws
 from unigen.model import load
+from unigen.presence import Direction, directions, subsets
 from unigen.reference import (
     BATCH,
     FREE,
@@ -40,8 +41,6 @@ from unigen.reference import (
 )  # fmt: skip
 
 __all__ = ["codec_gate", "directions", "measure", "retrieval", "rows_of", "run"]
-
-Direction = tuple[tuple[str, ...], tuple[str, ...]]  # given, want
 
 
 def run(cfg: Mapping[str, Any]) -> list[Path]:
@@ -76,7 +75,7 @@ def measure(
     """
     parts = parts_of(model)
     settings = FULL if full else QUICK
-    conditional, free = directions(parts), [((), want) for want in _subsets(parts)]
+    conditional, free = directions(parts), [((), want) for want in subsets(parts)]
     chunks, codecs = -(-n // BATCH), len(settings) * len(parts) * 2
     total = (len(settings) * len(conditional) + len(free)) * chunks + codecs + 1
     rows = []
@@ -96,12 +95,6 @@ def measure(
             rows.append(_row(FREE, (a,), (b,), "retrieval", "recall@1", found))
         bar.update()
     return rows
-
-
-def directions(parts: Sequence[str]) -> list[Direction]:
-    """Return every pair of disjoint, non-empty sets of parts: 50 of four parts."""
-    return [(given, want) for given in _subsets(parts) for want in _subsets(parts)
-            if not set(given) & set(want)]  # fmt: skip
 
 
 def rows_of(
@@ -168,10 +161,6 @@ def _distances(made: Sequence[Reading], data: Mapping, where: Mapping | None = N
     result = metrics.combine([distance for distance, _ in found])
     floor = metrics.combine([least for _, least in found])
     return {**result, "floor": floor["mean"]} if result else {}
-
-
-def _subsets(parts: Sequence[str]) -> list[tuple[str, ...]]:
-    return [s for size in range(1, len(parts) + 1) for s in combinations(parts, size)]
 
 
 def _stack(raws: list) -> Tensor | list[str]:

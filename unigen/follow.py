@@ -32,10 +32,13 @@ _PACKAGES = ("unigen", "torch", "torchaudio", "diffusers", "transformers", "safe
 class Follower:
     """What shows and keeps the losses of a run, in process 0; in the others it does nothing."""
 
-    def __init__(self, writer: SummaryWriter, log: TextIO, bar: tqdm, batch: int, tracker: Any):
+    def __init__(
+        self, writer: SummaryWriter, log: TextIO, bar: tqdm, batch: int, tracker: Any,
+        validations: TextIO | None = None,
+    ):  # fmt: skip
         """`batch`: samples a step. tracker: a run of Weights & Biases, or None."""
         self.writer, self.tracker = writer, tracker
-        self._log, self._bar, self._batch = log, bar, batch
+        self._log, self._bar, self._batch, self._validations = log, bar, batch, validations
         self._sums: dict[str, tuple[float, int]] = {}
         self._since, self._steps = time.monotonic(), 0
 
@@ -62,14 +65,27 @@ class Follower:
             self.tracker.log({**means, **pace}, step=step)
         self._sums, self._since, self._steps = {}, time.monotonic(), 0
 
+    def validated(self, step: int, losses: dict[str, float]) -> None:
+        """Write and show the losses of a validation."""
+        if self._validations is not None:
+            self._validations.write(json.dumps({"step": step, **losses}) + "\n")
+            self._validations.flush()
+        curves = {f"validation/{k}": x for k, x in losses.items()}
+        for k, x in curves.items():
+            self.writer.add_scalar(k, x, step)
+        if self.tracker is not None:
+            self.tracker.log(curves, step=step)
+
 
 @contextmanager
 def following(
-    out: Path, step: int, steps: int, batch: int, wandb: str | None, config: dict
-) -> Iterator[Follower]:
+    out: Path, step: int, steps: int, batch: int, wandb: str | None, config: dict,
+    validates: bool = False,
+) -> Iterator[Follower]:  # fmt: skip
     """Follow a run that goes on after a step, in its folder.
 
-    wandb: project of Weights & Biases. Raises UsageError where that is not installed.
+    wandb: project of Weights & Biases. Raises UsageError where that is not installed. validates:
+    whether `validation.jsonl` is kept, too.
     """
     tracker = None if wandb is None else _tracker(wandb, out, config)
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
@@ -81,7 +97,9 @@ def following(
             stack.callback(tracker.finish)
         stack.enter_context(bar)
         log = stack.enter_context(journal(out / "losses.jsonl", step))
-        yield Follower(writer, log, bar, batch, tracker)
+        path = out / "validation.jsonl"
+        validations = stack.enter_context(journal(path, step)) if validates else None
+        yield Follower(writer, log, bar, batch, tracker, validations)
 
 
 def _tracker(project: str, out: Path, config: dict) -> Any:
@@ -92,7 +110,7 @@ def _tracker(project: str, out: Path, config: dict) -> Any:
         raise UsageError(
             f"trainer.wandb={project} needs Weights & Biases; type pip install wandb."
         ) from error
-    mode = os.environ.get("WANDB_MODE") or (
+    mode: Any = os.environ.get("WANDB_MODE") or (
         "online" if "WANDB_API_KEY" in os.environ else "offline"
     )
     return wandb.init(

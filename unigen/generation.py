@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unigen import __version__, media
-from unigen.errors import UsageError
+from unigen.errors import ResourceError, UsageError
 from unigen.given import encoded, on, taken, whose
 from unigen.tokens import GLOBAL, Tokens, fitting, role_of
 
@@ -96,7 +96,7 @@ def generate(
     deterministic: one sample a forward, the same bytes at any batch size. joint: False generates
     each part in a sequence of its own. noise: initial noise by part. callback: called with the
     number of every step and its latents; an exception it raises ends the sampling.
-    Raises UsageError, MediaError.
+    Raises UsageError, MediaError, ResourceError where the latents are no numbers any more.
     """
     keep = dict(keep or {})
     options = model.options(steps, guidance, sampler, mutual_guidance)
@@ -124,6 +124,7 @@ def generate(
         for number, latents in enumerate(bar, 1):
             if callback is not None:
                 callback(number, latents)
+        _check_finite(latents, options)
         made = model.decode({p: z for p, z in latents.items() if role_of(p) != GLOBAL})
         made = {p: on(value, "cpu") for p, value in made.items()}
         for i, seed in enumerate(seeds[rows]):
@@ -187,7 +188,7 @@ def _checked(
         raise UsageError("there are no seeds; type n=1 or seeds=[0].")
     if bad := [s for s in seeds if isinstance(s, bool) or not isinstance(s, int)]:
         raise UsageError(f"seed {bad[0]!r} is no whole number; type seed=0.")
-    if not isinstance(options["steps"], int) or not 1 <= options["steps"] <= 10_000:
+    if type(options["steps"]) is not int or not 1 <= options["steps"] <= 10_000:
         raise UsageError(f"steps={options['steps']}; type a whole number from 1 to 10000.")
     for key in ("guidance", "mutual_guidance"):
         for weight in _weights(options.get(key, 1.0)):
@@ -197,6 +198,17 @@ def _checked(
     if negative and set(_weights(options["guidance"])) <= {1}:
         raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
     return list(seeds)
+
+
+def _check_finite(latents: Tokens, options: Mapping[str, Any]) -> None:
+    """Raise ResourceError for latents of which no media can be made."""
+    for part, z in latents.items():
+        if not z.isfinite().all():
+            raise ResourceError(
+                f"sampling diverged: the latents of {part} hold NaN or Inf after "
+                f"{options['steps']} steps with guidance={options['guidance']}; change one of the "
+                "two, the sampler, or the dtype of the weights."
+            )
 
 
 def _names(parts: str | Sequence[str]) -> list[str]:

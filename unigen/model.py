@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unigen import checkpoint, interop, registry, sampling
 from unigen.errors import UsageError
 from unigen.flow import RectifiedFlow
+from unigen.given import encoded, taken
 from unigen.lens import Lens
 from unigen.modalities.base import Modality
 from unigen.presence import draw_clocks
@@ -127,15 +128,18 @@ class UniGen(nn.Module):
         clocks = draw_clocks(self.flow, whole, positions, means, ordered, generator)
         t = {k: share.rows(clock) for k, clock in clocks.items()}
         eps = {k: draw(torch.randn, z.shape, generator, z.device) for k, z in x.items()}
-        x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
-        output = self.denoise(x_t, t)
-        losses = {}
-        for k in x:
-            lens = self.lens(k)
-            loss = lens.loss(output[k], x[k], x_t[k], t[k], self.flow)
-            loss = loss * (share.of * lens.mass(t[k]) / lens.mass(clocks[k]))
+        losses = self.missed(x, eps, t)
+        for k, loss in losses.items():
+            mass = self.lens(k).mass
+            loss = loss * (share.of * mass(t[k]) / mass(clocks[k]))
             losses[k] = loss * (0.05 if role_of(k) == GLOBAL else 1.0)
         return losses
+
+    def missed(self, x: Tokens, eps: Tokens, t: Clocks) -> dict[str, Float[Tensor, ""]]:
+        """Return the flow loss of every part with this noise, at these clocks."""
+        x_t = {k: self.flow.interpolate(x[k], eps[k], t[k]) for k in x}
+        output = self.denoise(x_t, t)
+        return {k: self.lens(k).loss(output[k], x[k], x_t[k], t[k], self.flow) for k in x}
 
     # ---- generation -----------------------------------------------------------------------------
 
@@ -163,16 +167,18 @@ class UniGen(nn.Module):
 
         `generate(..., noise=noise, sampler="euler", steps=steps, guidance=1)` goes back; with
         other media given it makes a variation, with `slerp` of two noises a picture in between.
+        raw, given: as `generate` takes them; several samples side by side where they are lists.
         Raises UsageError for words: they are drawn, and no noise leads to them.
         """
         for part in raw:
             if self.ordered(part):
                 raise UsageError(f"{part} is drawn word by word; no noise leads to it.")
-        data = self.encode(raw)
-        seeds = range(len(next(iter(data.values()))))
-        *_, noise = self.sample(
-            list(raw), self.encode(given or {}), seeds, steps=steps, sampler=upward(data)
+        count = max([1, *(len(v) for v in raw.values() if not isinstance(v, str | Path))])
+        data, beside = (
+            encoded(self, taken(self, media, count)[0], slice(None), count)
+            for media in (raw, given or {})
         )
+        *_, noise = self.sample(list(raw), beside, range(count), steps=steps, sampler=upward(data))
         return noise
 
     def shape(self, part: str) -> tuple[int, int]:

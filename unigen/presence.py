@@ -1,6 +1,7 @@
 """Which clocks a training sample sees: every direction of generation is a choice of clocks."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +14,18 @@ from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_o
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
 NOISY_GIVEN, PARTLY_KEPT, POINT_KEPT = 0.1, 0.3, 0.05
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
+Direction = tuple[tuple[str, ...], tuple[str, ...]]  # given, want
+
+
+def directions(parts: Sequence[str]) -> list[Direction]:
+    """Return every pair of disjoint, non-empty sets of parts: 50 of four parts."""
+    return [(given, want) for given in subsets(parts) for want in subsets(parts)
+            if not set(given) & set(want)]  # fmt: skip
+
+
+def subsets(parts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return every non-empty set of parts, the smallest first."""
+    return [s for size in range(1, len(parts) + 1) for s in combinations(parts, size)]
 
 
 def draw_clocks(

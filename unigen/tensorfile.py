@@ -38,8 +38,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _FOREIGN = (
-    (rb"\x80[\x01-\x05]|\(d|\(l|c[\w.]+\n[\w.]+\n", "a pickle"),
-    (rb"PK\x03\x04", "a zip (torch.save makes such pickles)"),
+    (rb"\x80[\x01-\x05]|\(d|\(l|c[\w.]+\n[\w.]+\n", "a pickle (unigen convert reads it)"),
+    (rb"PK\x03\x04", "a zip (torch.save makes such pickles, and unigen convert reads them)"),
     (rb"\x93NUMPY", "a numpy file"),
     (rb"\x89HDF", "an HDF5 file"),
     (rb"GGUF", "a GGUF file"),
@@ -110,6 +110,20 @@ def read_weights(
         if file.read(1):
             raise CheckpointError(f"{what} grew beyond its {size} bytes while it was read.")
     return tensors, sha.hexdigest()
+
+
+def dtypes_of(path: Path, root: Path | None = None) -> dict[str, torch.dtype]:
+    """Return the dtypes of a safetensors file by tensor, its header checked as when it is read."""
+    with reading(path, path.parent if root is None else root, MAX_BYTES) as (file, size):
+        entries = _read_header(file, size, named(path), True, hashlib.sha256())
+    return {name: dtype for name, dtype, *_ in entries}
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell whether a file is one of `torch.save`, whatever its name says."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] != b"{" and re.match(rb"PK\x03\x04|\x80[\x01-\x05]", head) is not None
 
 
 def _read_header(

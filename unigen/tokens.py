@@ -44,7 +44,7 @@ def noise(
 def fitting(noise: Tokens, shapes: Mapping[str, Sequence[int]], count: int) -> Tokens:
     """Return a caller's own noise if it is that of known parts, for so many samples.
 
-    Raises UsageError for a part that is not in `shapes`, or noise of another shape.
+    Raises UsageError for a part that is not in `shapes`, or noise of another shape or not finite.
     """
     for part, z in noise.items():
         if part not in shapes:
@@ -52,6 +52,8 @@ def fitting(noise: Tokens, shapes: Mapping[str, Sequence[int]], count: int) -> T
         wanted, came = (count, *shapes[part]), tuple(getattr(z, "shape", ()))
         if came != wanted:
             raise UsageError(f"noise.{part} is of shape {came}; wanted is {wanted}.")
+        if not z.isfinite().all():
+            raise UsageError(f"noise.{part} holds NaN or Inf; wanted are finite numbers.")
     return dict(noise)
 
 

@@ -21,6 +21,7 @@ from unigen.model import EMBEDDED, UniGen
 from unigen.preview import preview
 from unigen.team import Team, team_of
 from unigen.trainer import Trainer
+from unigen.validate import Validation, validating
 
 
 def export(trainer: Trainer, folder: Path) -> None:
@@ -89,7 +90,7 @@ def _run(cfg: dict, team: Team) -> Path:
     model = build(cfg["model"], plugins)
     objective, data, tune = (build(cfg[k], plugins) for k in ("objective", "data", "tune"))
     options = dict(cfg["trainer"])
-    del options["timeout"]
+    del options["timeout"], options["validate_every"]
     pace = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every", "wandb")}
     cache, folder = options.pop("cache"), options.pop("cache_folder")
     engine = engine_of(
@@ -113,6 +114,7 @@ def _run(cfg: dict, team: Team) -> Path:
         source = meet(model, objective, data, out)
         teach(model, source)
         model.to(device)
+        validation = validating(cfg, model, objective, out, device, team)
         data = feed(model, objective, source, cache, device, folder)
         team.meet()
         trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"],
@@ -120,7 +122,7 @@ def _run(cfg: dict, team: Team) -> Path:
         if last is not None:
             trainer.load_state(*runs.load_step(last, *engine.place))
         team.meet()
-        _loop(trainer, out, config=cfg, **pace)
+        _loop(trainer, out, config=cfg, validation=validation, **pace)
         if objective.moves_latents:
             _calibrate(trainer, source)
         export(trainer, out / "model")
@@ -135,15 +137,17 @@ def _loop(
     log_every: int,
     preview_every: int,
     wandb: str | None,
+    validation: Validation | None,
 ) -> None:
-    """Step until done: log, preview, save. `save_every` is in minutes."""
+    """Step until done: log, preview, validate, save. `save_every` is in minutes."""
     team, saved = trainer.engine.team, time.monotonic()
     with ExitStack() as stack:
         asked, follower = stack.enter_context(_termination()), None
         with team.together():
             if team.rank == 0:
                 facts = (out, trainer.step, trainer.steps, trainer.batch, wandb, config)
-                follower = stack.enter_context(following(*facts))
+                validates = validation is not None
+                follower = stack.enter_context(following(*facts, validates))
         while trainer.step < trainer.steps:
             losses = trainer.train_step()
             if follower is not None:
@@ -153,6 +157,10 @@ def _loop(
             if preview_every and trainer.step % preview_every == 0:
                 folder = out / "samples" / f"step-{trainer.step:08d}"
                 preview(trainer, None if follower is None else follower.writer, folder)
+            if validation is not None and validation.due(trainer.step, trainer.steps):
+                losses = validation.losses(trainer)
+                if follower is not None:
+                    follower.validated(trainer.step, losses)
             due = team.rank == 0 and time.monotonic() - saved > 60 * save_every
             stop, due = team.any(asked(), due)
             if stop or due or trainer.step == trainer.steps:

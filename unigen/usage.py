@@ -79,7 +79,9 @@ def usage(verb: str) -> str:
     keys = [line for line in keys if not line.startswith("hydra:")]
     groups = []
     for group in known_keys(verb):
-        options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        options = sorted(
+            path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml")
+        )
         if options:
             groups.append(f"  {group}={'|'.join(options)}")
     text = _USAGE[verb] + "\nKeys:\n" + "\n".join(f"  {line}" for line in keys) + "\n"

@@ -119,6 +119,14 @@ class Indexed(ABC):
             batches += mixed[torch.arange(count * batch) % len(kind)].split(batch)
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
+    def spread(self, count: int) -> list[Tensor]:
+        """Return about `count` items, kind by kind as there are of each, evenly over the kind."""
+        total = sum(len(kind) for kind in self.kinds)
+        share = min(1.0, count / total)
+        numbers = [max(1, round(share * len(kind))) for kind in self.kinds]
+        return [kind[torch.arange(n) * len(kind) // n]
+                for kind, n in zip(self.kinds, numbers, strict=True)]  # fmt: skip
+
     def batch(self, index: Tensor, parts: Sequence[str]) -> dict[str, Any]:
         """Return raw media, or latents, of some items by part.
 

@@ -11,10 +11,11 @@ from unigen.disk import dump_json, named, real_path, staged, write_file
 from unigen.errors import CheckpointError, UsageError
 from unigen.interop import INDEX
 from unigen.interop.codecs.network import CONFIG
+from unigen.interop.hub import fetched
 from unigen.interop.unidiffuser import load, original
 from unigen.interop.unpickle import read_pickle
 from unigen.registry import MISFIT, brief
-from unigen.tensorfile import read_weights, write_weights
+from unigen.tensorfile import check_finite, is_pickle, read_weights, write_weights
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt")
 #: What weights may be cast to: bfloat16 takes half the disk and a third of the time of float32.
@@ -26,7 +27,10 @@ def run(cfg: dict) -> Path:
     """Convert as configured (conf/convert.yaml) and return the new folder."""
     if len(cfg["files"]) != 1:
         raise UsageError("convert takes one folder: unigen convert FOLDER out=NEW.")
-    return convert(cfg["files"][0], cfg["out"], cfg["components"], cfg["dtype"])
+    (source,) = cfg["files"]
+    root = fetched(source, pickles=True) if cfg["download"] else source
+    dtype = None if cfg["dtype"] is None else str(cfg["dtype"])
+    return convert(root, cfg["out"], cfg["components"], dtype)
 
 
 def convert(
@@ -48,8 +52,9 @@ def convert(
     root, target = real_path(source), real_path(out)
     if not root.is_dir():
         raise UsageError(f"There is no folder {named(root)}; name one with weights to convert.")
-    if target.exists():
-        raise UsageError(f"{named(target)} exists; choose a new folder with out=...")
+    if target.exists() or target.is_relative_to(root):
+        where = "exists" if target.exists() else f"lies inside {named(root)}"
+        raise UsageError(f"{named(target)} {where}; choose a new folder with out=...")
     rest = None if components is None else real_path(components)
     if rest is not None and not rest.is_dir():
         raise UsageError(f"There is no folder {named(rest)}; name a pipeline as components=...")
@@ -92,7 +97,7 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
     """Write the three networks of the original project and copy the other components."""
     for name, make in original.COMPONENTS.items():
         try:
-            config, tensors = make(read_pickle(files[name], root))
+            config, tensors = make(_read(files[name], root))
         except (*MISFIT, RuntimeError) as error:
             raise CheckpointError(
                 f"{named(files[name])} is not the {name} that was published: {brief(error)}."
@@ -117,22 +122,31 @@ def _original(files: Mapping[str, Path], root: Path, rest: Path | None, at: Path
 def _component(folder: Path, root: Path, at: Path) -> None:
     """Copy a component, its pickle of weights as safetensors."""
     at.mkdir(exist_ok=True)
-    done = {path.stem for path in folder.iterdir() if path.suffix == ".safetensors"}
     for path in _files(folder):
-        if path.suffix == ".safetensors":
-            write_weights(at / path.name, read_weights(path, root, foreign=True)[0])
-        elif path.suffix in PICKLES:
-            name = {"pytorch_model": "model"}.get(path.stem, path.stem)  # as the libraries call it
-            if name not in done:
-                write_weights(at / f"{name}.safetensors", _untied(read_pickle(path, root)))
-        else:
+        if path.suffix in _PLAIN:
             shutil.copyfile(path, at / path.name)
+            continue
+        name = {"pytorch_model": "model"}.get(path.stem, path.stem)  # as the libraries call it
+        made = at / f"{name}.safetensors"
+        if not made.exists():
+            write_weights(made, _read(path, root))
+
+
+def _read(path: Path, root: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, a pickle or not, whatever its name says."""
+    if path.suffix in PICKLES or is_pickle(path):
+        tensors = _untied(read_pickle(path, root))
+    else:
+        tensors, _ = read_weights(path, root, foreign=True)
+    check_finite(tensors, f"Reading {named(path)}", CheckpointError)
+    return tensors
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a component that are of use."""
+    """Yield the files of a component that are of use, safetensors before pickles."""
     known = (*PICKLES, *_PLAIN, ".safetensors")
-    yield from sorted(p for p in folder.iterdir() if p.suffix in known and p.is_file())
+    files = (p for p in folder.iterdir() if p.suffix in known and p.is_file())
+    yield from sorted(files, key=lambda p: (p.suffix in PICKLES, p.name))
 
 
 def _untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

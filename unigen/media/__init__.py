@@ -5,7 +5,7 @@ program. Nothing here imports torch, and the decoders are imported by the child 
 """
 
 from unigen.media.files import free_name, make_folder, safe_stem
-from unigen.media.picture import picture
+from unigen.media.picture import is_picture, picture, take_picture
 from unigen.media.plain import read_text
 from unigen.media.read import probe, read_audio, read_image, read_video, shown
 from unigen.media.recipe import read_recipe
@@ -18,6 +18,7 @@ __all__ = [
     "Probe",
     "Sound",
     "free_name",
+    "is_picture",
     "make_folder",
     "picture",
     "probe",
@@ -28,6 +29,7 @@ __all__ = [
     "read_video",
     "safe_stem",
     "shown",
+    "take_picture",
     "write_audio",
     "write_image",
     "write_text",

@@ -47,9 +47,13 @@ class Pictures(Modality):
 
     def read(self, path: Path) -> tuple[Pixels, list[str]]:
         """Read a picture and resize it."""
-        picture = media.read_image(path, self.sides, self.crop)
-        pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels)).float() / 255
-        return rearrange(pixels, "h w c -> 1 c h w"), list(picture.notes)
+        return self._opened(media.read_image(path, self.sides, self.crop))
+
+    def take(self, value: Any) -> tuple[Pixels, list[str]]:
+        """Return pixels and notes from a path, a tensor, or a PIL image."""
+        if media.is_picture(value):
+            return self._opened(media.take_picture(value, self.sides, self.crop))
+        return super().take(value)
 
     def write(self, raw: Pixels, path: Path, recipe: dict, track: Any = None) -> None:
         """Write a PNG."""
@@ -67,14 +71,18 @@ class Pictures(Modality):
         """Paint what is not kept in the median color of the picture."""
         return flatten_outside(raw, kept.reshape(self.grid))
 
+    def _opened(self, picture: media.Picture) -> tuple[Pixels, list[str]]:
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels)).float() / 255
+        return rearrange(pixels, "h w c -> 1 c h w"), list(picture.notes)
+
     def _bytes(self, raw: Pixels) -> np.ndarray:
         return rearrange(raw[0], "c h w -> h w c").mul(255).round().byte().numpy()
 
 
 def sides(size: Sides) -> tuple[int, int]:
     """Return height and width; raises UsageError for what is neither one number nor two."""
-    both = [size, size] if isinstance(size, int) else list(size)
-    if len(both) != 2 or not all(isinstance(n, int) and n > 0 for n in both):
+    both = size if isinstance(size, Sequence) else [size, size]
+    if len(both) != 2 or not all(type(n) is int and n > 0 for n in both):
         raise UsageError(f"size={size} is no size; type pixels a side, or [height,width].")
     return both[0], both[1]
 

@@ -11,8 +11,9 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError
+from unigen.interop.hub import MAKE
 from unigen.registry import brief, stamp
-from unigen.tensorfile import read_weights
+from unigen.tensorfile import check_finite, read_weights
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
@@ -121,13 +122,12 @@ def load_decoder(folder: str | Path, activation: str = "gelu_new") -> CaptionDec
         where = named(folder / CONFIG)
         raise CheckpointError(f"{where} describes no decoder: {brief(error)}.") from error
     if not (folder / WEIGHTS).exists():
-        raise CheckpointError(
-            f"{named(folder)} lacks {WEIGHTS}; make it with unigen convert FOLDER out=NEW."
-        )
+        raise CheckpointError(f"{named(folder)} lacks {WEIGHTS}; {MAKE}.")
     tensors, _ = read_weights(folder / WEIGHTS, folder.parent, foreign=True)
     head, words = "transformer.lm_head.weight", "transformer.transformer.wte.weight"
     tied = {head: tensors[words]} if words in tensors else {}
     unused = (".attn.bias", ".attn.masked_bias")  # masks that older files hold
     tensors = {k: v for k, v in tensors.items() if not k.endswith(unused)}
-    checkpoint.match(decoder, {**tied, **tensors}, named(folder / WEIGHTS))
+    check_finite(tensors, f"Loading {named(folder)}", CheckpointError)
+    checkpoint.match(decoder, {**tied, **tensors}, named(folder / WEIGHTS), most=None)
     return decoder.eval()

@@ -1,6 +1,9 @@
 """Networks of diffusers and transformers, by the name of their class and its configuration."""
 
 import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ from torch import Tensor, nn
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
-from unigen.interop.hub import fetched
+from unigen.interop.hub import MAKE, fetched
 from unigen.registry import MISFIT, brief, nearest, shown, stamp
+from unigen.tensorfile import check_finite, dtypes_of
 
 CONFIG = "config.json"
 #: Classes that may be built, by the library that has them.
@@ -122,27 +126,56 @@ def pretrained(folder: str | Path, download: bool = False, kind: str | None = No
         config = parse_json(file.read(), named(root / CONFIG))
     named_there = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
     cls = _class(kind or named_there, named(root))
-    if not list(root.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{named(root)} holds no safetensors; make them with unigen convert FOLDER out=NEW."
-        )
+    files = sorted(root.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{named(root)} holds no safetensors; {MAKE}.")
+    stored = {k: dtype for path in files for k, dtype in dtypes_of(path, root).items()}
     quiet = {"low_cpu_mem_usage": False}
     options = quiet if KINDS[cls.__name__] == "diffusers" else PLAIN
     try:
-        net, report = cls.from_pretrained(
-            root, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
-        )
+        with _silent(KINDS[cls.__name__]):
+            net, report = cls.from_pretrained(
+                root, use_safetensors=True, local_files_only=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
     except (OSError, RuntimeError, SafetensorError, *MISFIT) as error:
         raise CheckpointError(f"{named(root)} cannot be read: {brief(error)}.") from error
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if some := sorted(map(str, report.get(key) or ())):
+        if some := sorted(_told(fault) for fault in report.get(key) or ()):
             raise CheckpointError(
-                f"{named(root)} has {len(some)} {key.replace('_', ' ')}: {', '.join(some[:5])}; "
+                f"{named(root)} has {len(some)} {key.replace('_', ' ')}: {', '.join(some)}; "
                 f"{CONFIG} and the weights are not of one network."
             )
+    whole = {k: v for k, v in net.state_dict().items() if v.is_floating_point()}
+    if wrong := [k for k in whole if not stored.get(k, torch.float32).is_floating_point]:
+        raise CheckpointError(
+            f"{named(root)} holds {wrong[0]} as {stored[wrong[0]]}; wanted is float32, bfloat16 or "
+            "float16: copy it again."
+        )
+    check_finite(whole, f"Loading {named(root)}", CheckpointError)
     for tensor in (*net.parameters(), *net.buffers()):  # until now they are views of the file
         tensor.data = tensor.data.clone()
     return Network.around(net.float())
+
+
+@contextmanager
+def _silent(library: str) -> Iterator[None]:
+    """Keep a library's warnings off the screen: what it finds is told in one sentence."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _told(fault: str | Sequence[Any]) -> str:
+    """Return the name of a tensor, with its shapes in file and network if they differ."""
+    if isinstance(fault, str):
+        return fault
+    name, stored, wanted = fault
+    return f"{name} {list(stored)} for {list(wanted)}"
 
 
 def _class(kind: Any, where: str = "A network") -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
 from unigen.errors import CheckpointError, UsageError
+from unigen.interop.hub import MAKE
 from unigen.interop.unidiffuser.keys import translate
 from unigen.interop.unidiffuser.network import PublishedUViT
 from unigen.registry import shown
@@ -55,10 +56,7 @@ def read_denoiser(folder: str | Path) -> tuple[PublishedUViT, str]:
         config = parse_json(file.read(), named(unet / CONFIG))
     if not (unet / WEIGHTS).exists():
         found = ", ".join(sorted(path.name for path in unet.iterdir()))
-        raise CheckpointError(
-            f"{named(unet)} lacks {WEIGHTS} and holds {found}; only safetensors are loaded: "
-            "make them with unigen convert FOLDER out=NEW."
-        )
+        raise CheckpointError(f"{named(unet)} lacks {WEIGHTS} and holds {found}; {MAKE}.")
     tensors, sha = read_weights(unet / WEIGHTS, root, foreign=True)
     return network_of(config, tensors, named(unet)), sha
 
@@ -69,7 +67,7 @@ def network_of(config: dict[str, Any], tensors: dict[str, Tensor], what: str) ->
     what: the name of the two in errors. The tensors may have the original project's names, too.
     """
     options = options_of(config, what)
-    tensors = translate(tensors, options["depth"], options["counts"], bool(options["kinds"]))
+    tensors = translate(tensors, options["depth"], options["counts"], bool(options["kinds"]), what)
     dtype = next(iter(tensors.values())).dtype
     if dtype not in FLOATS:
         raise CheckpointError(

@@ -41,14 +41,14 @@ _LAYOUTS = ("original", "diffusers")
 _UNUSED = ("transformer.pos_embed.proj.weight", "transformer.pos_embed.proj.bias")
 
 
-def layout_of(tensors: Mapping[str, Tensor]) -> str:
-    """Tell whose names these are: "original" or "diffusers"."""
+def layout_of(tensors: Mapping[str, Tensor], what: str) -> str:
+    """Tell whose names these are: "original" or "diffusers"; what: their name in errors."""
     marks = {"patch_embed.proj.weight": "original", "vae_img_in.proj.weight": "diffusers"}
     for mark, layout in marks.items():
         if mark in tensors:
             return layout
     raise CheckpointError(
-        f"These weights hold neither {' nor '.join(marks)}, so they are no UniDiffuser denoiser; "
+        f"{what} holds neither {' nor '.join(marks)}, so it is no UniDiffuser denoiser; "
         "name the folder unet/ of a UniDiffuser pipeline, or a converted one."
     )
 
@@ -74,16 +74,16 @@ def names(depth: int, layout: str, kinds: bool) -> dict[str, str]:
 
 
 def translate(
-    tensors: Mapping[str, Tensor], depth: int, counts: Mapping[str, int], kinds: bool
+    tensors: Mapping[str, Tensor], depth: int, counts: Mapping[str, int], kinds: bool, what: str
 ) -> dict[str, Tensor]:
     """Return the tensors under the names that `PublishedUViT` has.
 
-    depth: blocks; counts: tokens by part; kinds: whether there are kinds of data (version 1).
-    Raises CheckpointError for weights of something else, and for missing and unknown ones, each
-    by its name.
+    depth: blocks; counts: tokens by part; kinds: whether there are kinds of data (version 1); what:
+    their name in errors. Raises CheckpointError for weights of something else, and for missing and
+    unknown ones, each by its name.
     """
-    wanted = names(depth, layout_of(tensors), kinds)
-    _complete(wanted.values(), tensors, kinds)
+    wanted = names(depth, layout_of(tensors, what), kinds)
+    _complete(wanted.values(), tensors, kinds, what)
     made = {here: tensors[there] for here, there in wanted.items()}
     for i in range(depth):
         if f"blocks.{i}.q.weight" in made:
@@ -99,7 +99,8 @@ def translate(
     places, lengths = made.pop("place")[0], [2, *(counts[p] for p in _SEQUENCE)]
     if len(places) != sum(lengths):
         raise CheckpointError(
-            f"pos_embed holds {len(places)} positions; the configuration wants {sum(lengths)}."
+            f"{what} holds {len(places)} positions in pos_embed, and the configuration wants "
+            f"{sum(lengths)}; use the one that came with the weights."
         )
     keys = ("place_clock", *(f"place.{p.replace(':', '__')}" for p in _SEQUENCE))
     return {**made, **dict(zip(keys, places.split(lengths), strict=True))}
@@ -112,7 +113,7 @@ def to_diffusers(tensors: Mapping[str, Tensor], depth: int, kinds: bool) -> dict
     missing and unknown tensors, by name.
     """
     theirs, ours = (names(depth, layout, kinds) for layout in _LAYOUTS)
-    _complete(theirs.values(), tensors, kinds)
+    _complete(theirs.values(), tensors, kinds, "The denoiser")
     made = {ours[here]: tensors[name] for here, name in theirs.items() if here in ours}
     for i in range(depth):
         parts = tensors[theirs[f"blocks.{i}.qkv.weight"]].chunk(3)
@@ -122,16 +123,18 @@ def to_diffusers(tensors: Mapping[str, Tensor], depth: int, kinds: bool) -> dict
     return made
 
 
-def _complete(wanted: Collection[str], tensors: Mapping[str, Tensor], kinds: bool) -> None:
+def _complete(
+    wanted: Collection[str], tensors: Mapping[str, Tensor], kinds: bool, what: str
+) -> None:
     """Raise CheckpointError with the name of every tensor that is missing or unknown."""
     missing = sorted(set(wanted) - set(tensors))
     unknown = sorted(set(tensors) - set(wanted) - set(_UNUSED))
-    faults = [f"{verb} {len(some)} tensors: {', '.join(some)}"
-              for verb, some in (("lack", missing), ("hold unknown", unknown)) if some]  # fmt: skip
+    both = (("lacks", missing), ("holds unknown", unknown))
+    faults = [f"{verb} {len(some)} tensors: {', '.join(some)}" for verb, some in both if some]
     if faults:
         raise CheckpointError(
-            f"The weights {'; they '.join(faults)}. The configuration is that of version "
-            f"{int(kinds)}; use the one that came with them."
+            f"{what} {' and '.join(faults)}, where the configuration is that of version "
+            f"{int(kinds)}; use the one that came with the weights."
         )
 
 

@@ -63,9 +63,14 @@ def load(folder: str | Path, recipe: str | None = None, size: Sides | None = Non
     usual = denoiser.side * 2 * 2 ** (len(vae.config.block_out_channels) - 1)
     for net in (vae, eye, encoder, decoder):
         net.to(next(denoiser.parameters()).dtype)
-    image = PublishedImage(vae, eye, processor, size or usual)
+    image = PublishedImage(vae, eye, processor, usual if size is None else size)
     words, letters = tokenizer(at["clip_tokenizer"]), tokenizer(at["text_tokenizer"])
     text = PublishedText(encoder, decoder, words, letters, prefixed=how["prefixed"])
+    if decoder.prefix != denoiser.counts["text"]:
+        raise CheckpointError(
+            f"{named(at['text_decoder'])} has prefix_length = {decoder.prefix}, and the denoiser "
+            f"{denoiser.counts['text']} tokens of text; use the folder that came with it."
+        )
     denoiser.absent = how["absent"]
     sampling = {
         "steps": how["steps"], "guidance": how["guidance"], "mutual_guidance": how["guidance"],

@@ -5,10 +5,10 @@ Importing it makes depth one more kind of medium for the package's oracles and m
 
 import torch
 import torch.nn.functional as F
+from depth.world import NEARNESS, depth_maps
 from jaxtyping import Float
 from torch import Tensor
 
-from depth.world import NEARNESS, depth_maps
 from unigen.data.world import Scenes, vocabulary
 from unigen.data.world.oracles import ORACLES, TELLS, Reading
 from unigen.data.world.oracles.reading import reading

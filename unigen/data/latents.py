@@ -26,7 +26,7 @@ class Latents:
     ):  # fmt: skip
         """Encode the samples as the objective says, or read them from `folder`."""
         self.count, self.device = count, device
-        there = getattr(source, "parts", model.modalities)  # a source may lack a modality
+        there = getattr(source, "parts", model.modalities)
         parts = [p for p in model.modalities if p in there]
         if objective.teaches_codec:
             parts = [objective.modality]

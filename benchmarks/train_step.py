@@ -57,7 +57,9 @@ class Only(Denoise):
         super().__init__()
         self.names = names
 
-    def parts(self, model: UniGen, generator: torch.Generator) -> list[str]:
+    def parts(
+        self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
+    ) -> list[str]:
         """Return the presence set."""
         return self.names
 

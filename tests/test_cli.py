@@ -371,6 +371,15 @@ def test_groups_of_the_users_own(tasks, tmp_path, how):
     assert tasks.cfg["seed"] == 41 and tasks.cfg["plugins"] == ["my.module", "other"]
 
 
+def test_a_plugin_may_lie_in_the_working_folder(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    assert cli.main(["train"]) == 0
+    assert str(tmp_path) not in sys.path
+    for _ in range(2):
+        assert cli.main(["train", "plugins=[my.module]"]) == 0
+        assert sys.path.count(str(tmp_path)) == 1 and sys.path[-1] == str(tmp_path)
+
+
 def test_a_sampler_is_a_group(tasks):
     assert cli.main(["generate", "x", "sampler=euler"]) == 0
     assert cli.main(["generate", "x"]) == 0

@@ -427,3 +427,20 @@ def test_captions_that_are_not_utf8_are_broken_samples(tmp_path):
     source = folder_of(tmp_path)
     assert source.batch(torch.tensor([1]), ["text"])["text"] == ["words 2"]
     assert "UTF-8" in source.bad.reasons[1, "text"]
+
+
+@pytest.mark.parametrize("cache", [0, 8])
+def test_a_source_of_ones_own_may_lack_a_modality(cache):
+    class Half:
+        parts, order = ("text", "image", "smell"), tiny_world().order
+
+        def batch(self, index, parts):
+            assert {*parts} <= {"text", "image"}
+            return tiny_world().batch(index, parts)
+
+    model = tiny_model()
+    data = feed(model, Denoise(), Half(), cache, "cpu")
+    assert sorted(data.available(torch.arange(2))) == ["image", "text"]
+    trainer = Trainer(model, Denoise(), data, batch=4, steps=6, bf16=False)
+    losses = [trainer.train_step() for _ in range(6)]
+    assert {part for loss in losses for part in loss if part in NAMES} == {"text", "image"}

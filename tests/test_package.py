@@ -22,6 +22,7 @@ def run(*args, cwd: Path, path: Path | None = None) -> str:
     """Run Python elsewhere and return its standard output."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     env |= {"PYTHONPATH": str(path)} if path else {}
+    env["UNIGEN_SHORT_NOTEBOOKS"] = "1"  # training in a notebook takes two steps
     done = subprocess.run(
         [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
     )

@@ -177,7 +177,7 @@ def test_one_batch_is_learned_by_heart():
 @pytest.mark.parametrize("muon_lr", [None, 0.02])
 def test_the_denoiser_learns(muon_lr):
     trainer = trainer_of("denoise", steps=60, batch=24, muon_lr=muon_lr, lr=3e-3)
-    trainer.objective.parts = lambda model, rng: ["image"]
+    trainer.objective.parts = lambda model, rng, available: ["image"]
     losses = [trainer.train_step()["image"] for _ in range(60)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 

@@ -1,6 +1,7 @@
 """Which weights learn: all, the new ones, or small updates that are saved as plain weights."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ def test_new_says_when_there_is_nothing_new(folder):
         trainer_of(New(), folder, Codec("image"))
     with pytest.raises(UsageError, match=r"objective.must=\[<modality>\]"):
         step(trainer_of(New(), folder), 30)
+
+
+def test_a_new_modality_may_begin_as_a_copy_of_a_known_one(folder):
+    plain, model = tiny_model(), tiny_model()
+    known = {id(p) for p in overlay(model, [str(folder), f"image:audio@{folder}"])}
+    overlay(plain, str(folder))
+    fresh, own = dict(plain.named_parameters()), dict(model.named_parameters())
+    copied = [k for k, p in own.items() if not torch.equal(p, fresh[k])]
+    for name in copied:  # of audio only, each what image has there, and none of it counts as loaded
+        twin = re.sub(r"\.audio", ".image", name)
+        assert name != twin and torch.equal(own[name], own[twin])
+    assert {k.split(".")[1] for k in copied} >= {"blocks", "embed", "level", "audio"}
+    assert not any(id(own[name]) in known for name in copied)
+    with pytest.raises(UsageError, match="no weights of smell that fit audio"):
+        overlay(model, f"smell:audio@{folder}")
 
 
 def test_every_batch_shows_what_it_must():

@@ -106,6 +106,8 @@ def _task(command: Command) -> Callable:
     def call(cfg) -> None:
         try:
             plain = _plain(cfg, command)
+            if plain.get("plugins") and str(Path.cwd()) not in sys.path:
+                sys.path.append(str(Path.cwd()))  # a script does not look into where it is run
             module, function = VERBS[command.verb].task.split(":")
             lines = getattr(import_module(module), function)(plain)
             for line in [lines] if isinstance(lines, str | Path) else lines or ():

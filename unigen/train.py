@@ -1,5 +1,6 @@
 """Training: one loop for every objective, resumable at any step, bit for bit."""
 
+import re
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unigen import checkpoint, plan, runs
 from unigen.configure import build
@@ -47,13 +48,17 @@ def overlay(model: UniGen, folders: str | Sequence[str | Path]) -> list[nn.Param
     """Load weights from model folders, one over the other; each may hold a part of the model.
 
     Returns what was loaded. `embedded` is the model that ships; `name@folder` takes only the
-    tensors whose name starts with `name`, as in `modalities.image@runs/image/model`. Raises
-    UsageError where nothing or something else fits.
+    tensors whose name starts with `name`, as in `modalities.image@runs/image/model`, and
+    `image:depth@folder` begins depth with a copy of image's weights, where they fit; that is still
+    new, and does not count as loaded. Raises UsageError where nothing or something else fits.
     """
     own, names = model.state_dict(), set()
     for entry in [folders] if isinstance(folders, str) else folders:
         prefix, _, folder = str(entry).rpartition("@")
         config, tensors = checkpoint.load_folder(EMBEDDED if folder == "embedded" else folder)
+        if ":" in prefix:
+            own.update(_copies(model, tensors, str(entry), *prefix.split(":", 1)))
+            continue
         for name in model.modalities:
             if f"modalities.{name}".startswith(prefix):
                 model.modality(name).adopt(config["model"].get("modalities", {}).get(name, {}))
@@ -66,6 +71,20 @@ def overlay(model: UniGen, folders: str | Sequence[str | Path]) -> list[nn.Param
         names |= set(taken)
     model.load_state_dict(own)
     return [p for name, p in model.named_parameters() if name in names]
+
+
+def _copies(
+    model: UniGen, tensors: dict[str, Tensor], entry: str, old: str, new: str
+) -> dict[str, Tensor]:
+    """Return what the weights of one modality are for another: those with its name and a shape."""
+    own = dict(model.named_parameters())
+    named = {re.sub(rf"\.{re.escape(old)}(?=\.|__|$)", f".{new}", k): (k, v)
+             for k, v in tensors.items()}  # fmt: skip
+    made = {name: v.to(own[name].dtype) for name, (k, v) in named.items()
+            if name != k and name in own and own[name].shape == v.shape}  # fmt: skip
+    if not made:
+        raise UsageError(f"init={entry} has no weights of {old} that fit {new}; check both names.")
+    return made
 
 
 def run(cfg: dict) -> Path | str | None:

@@ -29,6 +29,9 @@ class Feed:
         self.order, self.batch = source.order, source.batch
         if isinstance(source, Indexed | Stream):
             self.available = source.available
+        elif hasattr(source, "parts"):  # a source of one's own may lack a modality
+            there = [part for part in source.parts if part in model.modalities]
+            self.available = lambda index: there
 
     @torch.no_grad()
     def finish(self, raw: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from unigen.model import UniGen
 from unigen.tensorfile import read_weights, write_weights
-from unigen.tokens import GLOBAL, modality_of
+from unigen.tokens import GLOBAL, modality_of, role_of
 
 
 class Latents:
@@ -26,9 +26,10 @@ class Latents:
     ):  # fmt: skip
         """Encode the samples as the objective says, or read them from `folder`."""
         self.count, self.device = count, device
-        parts = [
-            p for p in model.modalities if not objective.teaches_codec or p == objective.modality
-        ]
+        there = getattr(source, "parts", model.modalities)
+        parts = [p for p in model.modalities if p in there]
+        if objective.teaches_codec:
+            parts = [objective.modality]
         key = _key(model, source, count, parts)
         path = None if folder is None else Path(folder) / f"{key}.safetensors"
         if path is not None and path.is_file():
@@ -50,6 +51,10 @@ class Latents:
         epoch, place = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(seed * 7919 + epoch)
         return torch.randperm(self.count, generator=generator)[place * batch : (place + 1) * batch]
+
+    def available(self, index: Tensor) -> list[str]:
+        """Return the modalities that there are latents of."""
+        return [part for part in self.store if role_of(part) != GLOBAL]
 
     def batch(self, index: Tensor, parts: list[str]) -> dict[str, Tensor]:
         """Return the latents of some samples, with the points of the shared space."""

@@ -13,7 +13,6 @@ import argparse
 import statistics
 import sys
 import time
-from itertools import combinations
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -25,7 +24,8 @@ from unigen.arguments import conf_dir
 from unigen.configure import build
 from unigen.model import UniGen
 from unigen.objectives import Denoise
-from unigen.tokens import modality_of, role_of
+from unigen.plan import presence_sets
+from unigen.tokens import modality_of
 from unigen.train import Trainer
 from unigen.uvit import UViT
 
@@ -35,10 +35,8 @@ class Ready:
 
     def __init__(self, model: UniGen, batch: int):
         """Make one batch."""
-        self.tokens = {}
-        for part, channels in model.denoiser.parts.items():
-            count = 1 if role_of(part) else model.modality(part).tokens
-            self.tokens[part] = torch.randn(batch, count, channels)
+        parts = model.denoiser.parts
+        self.tokens = {part: torch.randn(batch, *model.shape(part)) for part in parts}
 
     def order(self, seed: int, step: int, batch: int) -> Tensor:
         """Return the whole batch."""
@@ -98,16 +96,6 @@ def matrix_rate(side: int = 2048, repeats: int = 8) -> float:
     return 2 * side**3 / min(times)
 
 
-def presence_sets(names: list[str], shares: list[float]) -> list[tuple[float, list[str]]]:
-    """Return how often training shows each set of modalities, the commonest first."""
-    shares = [s / sum(shares[: len(names)]) for s in shares[: len(names)]]
-    found = []
-    for count, share in enumerate(shares, 1):
-        sets = list(combinations(sorted(names), count))
-        found += [(share / len(sets), list(one)) for one in sets]
-    return sorted(found, key=lambda pair: -pair[0])
-
-
 def profiled(trainer: Trainer, rows: int) -> str:
     """Return a table of where one step's time goes, by operator."""
     from torch.profiler import ProfilerActivity, profile
@@ -140,8 +128,8 @@ def main() -> None:
     line({"benchmark": "train_step", "overrides": args.overrides, "batch": options["batch"],
           "denoiser_parameters": sum(p.numel() for p in model.denoiser.parameters()),
           **machine()})  # fmt: skip
-    rows = []
-    for share, names in presence_sets(list(model.modalities), shares)[: args.sets]:
+    sets, rows = presence_sets(sorted(model.modalities), shares), []
+    for share, names in sets[: args.sets]:
         trainer = Trainer(model, Only(names), data, **options)
         trainer.train_step()  # warms up and makes the optimizers' state
         rates, times = [matrix_rate()], []

@@ -81,13 +81,18 @@ class Hostile(NamedTuple):
     refused: list[str]
     read: list[str]
 
+    def alone(self) -> bool:
+        """Whether nothing lies beside the tar."""
+        return list(self.path.parent.iterdir()) == [self.path]
 
-def hostile_member(path: Path, name: str) -> Hostile:
-    """One of HOSTILE between two good pictures."""
-    tar_of(path, ("good.png", picture()), *HOSTILE[name], ("z.png", picture()))
-    ((bad),) = HOSTILE[name]
-    wanted = bad.name if isinstance(bad, tarfile.TarInfo) else bad[0]
-    return Hostile(path, [f"{path.name}/{wanted}"], [f"{path.name}/good", f"{path.name}/z"])
+
+def hostile_member(path: Path, *names: str) -> Hostile:
+    """Some of HOSTILE between two good pictures."""
+    bad = [each for name in names for each in HOSTILE[name]]
+    tar_of(path, ("good.png", picture()), *bad, ("z.png", picture()))
+    wanted = [each.name if isinstance(each, tarfile.TarInfo) else each[0] for each in bad]
+    refused = [f"{path.name}/{name}" for name in wanted]
+    return Hostile(path, refused, [f"{path.name}/good", f"{path.name}/z"])
 
 
 def huge_member(path: Path, size: int = 100 << 30) -> Hostile:

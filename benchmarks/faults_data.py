@@ -54,7 +54,7 @@ def b1(folder: Path, n: int = 1000) -> Outcome:
         place = folder / f"{share}"
         bad = _packed(folder / "media", place, max(1, round(share * n)))
         code, steps = _trained(place, n)
-        records = [json.loads(x) for x in (place / "run/bad_samples.jsonl").open()]
+        records = broken(place / "run")
         named = {(r["name"], r["part"]) for r in records}
         offsets = {(r["name"], r["shard"], r["offset"]) for r in records}
         index = [json.loads(row) for row in (place / "shards/index.jsonl").open()][1:]
@@ -121,14 +121,20 @@ def b2(folder: Path, n: int = 7) -> Outcome:
         path, (offset, size) = root / "shard-00000.tar", member_of(root, 5)
         path.write_bytes(damaged(path.read_bytes(), case, offset, size))
         source = attached(Shards(str(root)))
-        broken = {(r["name"], r["part"]) for r in examine(source)["broken"]}
+        found = {(r["name"], r["part"]) for r in examine(source)["broken"]}
         lost = {("05", "image")}
         if "cut" in case:
             lost |= {("05", "text"), *((f"{i:02d}", p) for i in range(6, 10) for p in source.parts)}
         rest = [i for i in range(10) if (f"{i:02d}", "image") not in lost]
         same = all(torch.equal(source.read(i, "image", 0), whole.read(i, "image", 0)) for i in rest)
-        good += broken == lost and same
+        good += found == lost and same
     return line("B2", "damaged structure of a shard", n, good)
+
+
+def broken(out: Path) -> list[dict[str, Any]]:
+    """Return the samples that a run named as broken."""
+    path = out / "bad_samples.jsonl"
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
 
 
 def attached(source: Any) -> Any:
@@ -157,7 +163,7 @@ def b3(folder: Path, n: int = 5) -> Outcome:
         )  # fmt: skip
         slowest = max(slowest, time.monotonic() - start)
         counts = [len({r["step"] for r in told(log, rank) if "step" in r}) for rank in (0, 1)]
-        named = {json.loads(x)["name"] for x in (out / "bad_samples.jsonl").open()}
+        named = {r["name"] for r in broken(out)}
         first = {r["read"] for r in told(log, 0) if "read" in r}
         right = counts == [steps, steps] and named == {f"{k:02d}" for k in bad}
         good += code == 0 and right and len(first) == 40 and len(logged(out)) == steps
@@ -166,22 +172,21 @@ def b3(folder: Path, n: int = 5) -> Outcome:
 
 def b4(folder: Path, n: int = 5) -> Outcome:
     """Kill and stop the decoder at n samples: they are named, and it is back at the next one."""
-    names = [png(folder / f"media/image/{i:02d}.png", i).stem for i in range(40)]
+    names = [png(folder / f"media/image/p{i}.png", i).stem for i in range(40)]
     victims = random.Random(4).sample(names, n)
     ways = {name: ("SIGKILL", "SIGSTOP")[i % 2] for i, name in enumerate(victims)}
     log, out = folder / "log", folder / "run"
     log.mkdir()
-    attacks = ",".join(f'"{name}":{how}' for name, how in ways.items())
+    attacks = ",".join(f"{name}:{how}" for name, how in ways.items())
     code = here(
         out, "plugins=[faults_plugin]", "data=folder", f"data.root={folder / 'media'}",
         "data._target_=faults_plugin.Attacked", f"+data.log={log}", f"+data.attacks={{{attacks}}}",
         "data.max_bad=0.5", "modality=[image]", "trainer.cache=0", "trainer.workers=0",
         "trainer.steps=10",
     )  # fmt: skip
-    records = [json.loads(x) for x in (out / "bad_samples.jsonl").open()]
     lost = [r["lost_s"] for r in told(log) if "lost_s" in r]
     back = [r["back_s"] for r in told(log) if "back_s" in r]
-    named = [r["name"] for r in records]
+    named = [r["name"] for r in broken(out)]
     good = len({*named} & {*victims}) if code == 0 and len(named) == n == len(back) else 0
     good = good if len(logged(out)) == 10 else 0
     seconds = {"lost": (max(lost, default=0), 10.5), "back": (max(back, default=0), 1)}

@@ -107,9 +107,9 @@ class Attacked(Folder):
 class Sick(World):
     """A world in which the last picture of every batch is NaN, from some step on."""
 
-    def __init__(self, first: int, batch: int):
-        """first: the step. batch: samples a step."""
-        super().__init__()
+    def __init__(self, first: int, batch: int, **world: Any):
+        """first: the step. batch: samples a step. world: of the scenes."""
+        super().__init__(**world)
         self.first, self.size_of_batch = first, batch
 
     def batch(self, index: Tensor, parts: Any = World.parts) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def b1(folder: Path, n: int = 1000) -> Outcome:
         records = broken(place / "run")
         named = {(r["name"], r["part"]) for r in records}
         offsets = {(r["name"], r["shard"], r["offset"]) for r in records}
-        index = [json.loads(row) for row in (place / "shards/index.jsonl").open()][1:]
+        index = [
+            json.loads(row) for row in (place / "shards/index.jsonl").read_text().splitlines()
+        ][1:]
         parts = {(row["name"], part): file for row in index for part, file in row["parts"].items()}
         right = offsets == {(k[0], parts[k][0], parts[k][2]) for k in named} and all(
             r["reason"] for r in records

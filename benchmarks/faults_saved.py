@@ -62,7 +62,7 @@ def a2(folder: Path, n: int = 20) -> Outcome:
     good, slowest = 0, 0.0
     for i in range(n):
         out = folder / f"run{i}"
-        run = started(out, FOREVER, "trainer.save_every=1000", *LARGE)
+        run = started(out, FOREVER, "trainer.save_every=1000.0", *LARGE)
         until(lambda out=out, i=i: len(logged(out)) > 3 + i, run)
         start = time.monotonic()
         run.send_signal(signal.SIGTERM)

@@ -24,6 +24,7 @@ from faults_shared import (
 from media_folder import mixed, png
 
 from unigen.runs import latest_step, load_step
+from unigen.team import GRACE
 
 Outcome = dict[str, Any]
 ALL = "modality=[text,image,video,audio]"
@@ -42,20 +43,20 @@ def a4(folder: Path, n: int = 12) -> Outcome:
     told_all = ("data=folder", f"data.root={folder / 'media'}", ALL, f"trainer.steps={steps}",
                 "trainer.schedule=cosine", "trainer.cache=0")  # fmt: skip
     whole = folder / "straight"
-    finished(started(whole, *told_all, "trainer.save_every=1000", "trainer.workers=0"))
+    finished(started(whole, *told_all, "trainer.save_every=1000.0", "trainer.workers=0"))
     good = 0
     for i in range(n):
         out, stop = folder / f"run{i}", chance.randrange(2, steps - 4) if i else steps // 2
         words = (*told_all, f"trainer.workers={2 * (i % 2)}")
         kill = i % 3 == 0
-        run = started(out, *words, f"trainer.save_every={0.01 if kill else 1000}")
+        run = started(out, *words, f"trainer.save_every={0.002 if kill else 1000}")
         until(lambda out=out, stop=stop: len(logged(out)) >= stop, run)
         if kill:
             until(lambda out=out: newest(out) > 0, run)
         run.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         finished(run)
         stopped = 0 < newest(out) < steps
-        finished(started(out, *words, "trainer.save_every=1000"))
+        finished(started(out, *words, "trainer.save_every=1000.0"))
         same = [(whole / "model" / f).read_bytes() == (out / "model" / f).read_bytes()
                 for f in ("config.json", "model.safetensors")]  # fmt: skip
         good += stopped and logged(out) == logged(whole) and len(logged(out)) == steps and all(same)
@@ -83,10 +84,10 @@ def a5(folder: Path, n: int = 5) -> Outcome:
     """Read with 0, 1, 2 and 4 threads, and by two processes: the samples have one order."""
     mixed(folder / "media", 20)
     steps, orders = 30, []
-    for i, (workers, team) in enumerate([(0, ()), (2, ()), (2, TEAM), (1, ()), (4, ())][:n]):
+    for i, (workers, team) in enumerate([(0, ()), (2, TEAM), (2, ()), (1, ()), (4, ())][:n]):
         log, out = folder / f"log{i}", folder / f"run{i}"
         words = (*watched(folder / "media", log), ALL, "trainer.cache=0", f"trainer.steps={steps}",
-                 f"trainer.workers={workers}", "trainer.save_every=1000")  # fmt: skip
+                 f"trainer.workers={workers}", "trainer.save_every=1000.0")  # fmt: skip
         code = finished(started(out, *words, team=team))[0] if team else here(out, *words)
         orders.append((code, asked(log, 0, steps, 2 if team else 1)))
     good = sum(order == (0, orders[0][1]) for order in orders)
@@ -98,7 +99,7 @@ def a6(folder: Path, n: int = 3) -> Outcome:
     for i in range(40):
         png(folder / f"media/image/{i:02d}.png", i)
     steps, epoch, chance = 20, 5, random.Random(6)
-    words = (*EXACT, *LIVE, "modality=[image]", f"trainer.steps={steps}", "trainer.save_every=1000")
+    words = (*EXACT, *LIVE, "modality=[image]", f"trainer.steps={steps}", "trainer.save_every=1000.0")
     straight = folder / "straight"
     finished(started(straight, *watched(folder / "media", folder / "log"), *words, team=TEAM))
     good, most = 0, 0.0
@@ -158,7 +159,10 @@ def a7(folder: Path, n: int = 10) -> Outcome:
 
 
 def a8(folder: Path, n: int = 5) -> Outcome:
-    """Stop one of two processes: the other ends at the timeout and names it."""
+    """Stop one of two processes: the other ends at the timeout and names it.
+
+    It has 2 s for that, and those in which it waits for whoever may still answer.
+    """
     good, slowest = 0, 0.0
     for i in range(n):
         out = folder / f"run{i}"
@@ -172,7 +176,9 @@ def a8(folder: Path, n: int = 5) -> Outcome:
         os.kill(hung, signal.SIGKILL)
         code, said = finished(run)
         good += code != 0 and "process 1 of 2 died or hangs" in said
-    return line("A8", "a stopped process, timeout 10 s", n, good, {"slowest": (slowest, 12)})
+    return line(
+        "A8", "a stopped process, timeout 10 s", n, good, {"slowest": (slowest, 12 + GRACE)}
+    )
 
 
 def a9(folder: Path, n: int = 6) -> Outcome:

@@ -99,7 +99,13 @@ def a6(folder: Path, n: int = 3) -> Outcome:
     for i in range(40):
         png(folder / f"media/image/{i:02d}.png", i)
     steps, epoch, chance = 20, 5, random.Random(6)
-    words = (*EXACT, *LIVE, "modality=[image]", f"trainer.steps={steps}", "trainer.save_every=1000.0")
+    words = (
+        *EXACT,
+        *LIVE,
+        "modality=[image]",
+        f"trainer.steps={steps}",
+        "trainer.save_every=1000.0",
+    )
     straight = folder / "straight"
     finished(started(straight, *watched(folder / "media", folder / "log"), *words, team=TEAM))
     good, most = 0, 0.0

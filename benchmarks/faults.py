@@ -17,7 +17,8 @@ from pathlib import Path
 
 import faults_shared  # noqa: F401  it opens tests/, where media are broken in known ways
 from faults_data import b1, b2, b3, b4, b5
-from faults_saved import a1, a2, a3, a10, a13
+from faults_interrupts import a13
+from faults_saved import a1, a2, a3, a10
 from faults_training import a4, a5, a6, a7, a8, a9, a12
 
 CHECKS = {"A1": (a1, 50), "A2": (a2, 20), "A3": (a3, 100), "A4": (a4, 12), "A5": (a5, 5),
@@ -28,7 +29,7 @@ CHECKS = {"A1": (a1, 50), "A2": (a2, 20), "A3": (a3, 100), "A4": (a4, 12), "A5":
 
 def main() -> int:
     """Run the checks that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checks", nargs="*", help=f"some of {' '.join(CHECKS)}; none: all")
     parser.add_argument("--share", type=float, default=1.0, help="of the full count of each")
     args = parser.parse_args()

@@ -20,10 +20,10 @@ from bad_tars import (
     damaged,
     hostile_member,
     huge_member,
+    member,
     names_of,
     twice,
 )
-from bad_tars import member as member_of
 from faults_plugin import told
 from faults_shared import TEAM, finished, here, line, logged, started
 from faults_training import watched
@@ -54,23 +54,25 @@ def b1(folder: Path, n: int = 1000) -> Outcome:
         place = folder / f"{share}"
         bad = _packed(folder / "media", place, max(1, round(share * n)))
         code, steps = _trained(place, n)
-        records = broken(place / "run")
+        lie, records = _places(place / "shards"), broken(place / "run")
         named = {(r["name"], r["part"]) for r in records}
-        offsets = {(r["name"], r["shard"], r["offset"]) for r in records}
-        index = [
-            json.loads(row) for row in (place / "shards/index.jsonl").read_text().splitlines()
-        ][1:]
-        parts = {(row["name"], part): file for row in index for part, file in row["parts"].items()}
-        right = offsets == {(k[0], parts[k][0], parts[k][2]) for k in named} and all(
-            r["reason"] for r in records
+        right = len(records) == len(named) and all(
+            r["reason"] and lie[r["name"], r["part"]] == (r["shard"], r["offset"]) for r in records
         )
         seen = {(r["read"], r["part"]) for r in told(place / "log") if "read" in r}
         if share == SHARES[-1]:
             good += code == 3 and named <= bad and right and len(logged(place / "run")) < steps
         else:
-            good += code == 0 and named == bad and right and seen == parts.keys() - bad
+            good += code == 0 and named == bad and right and seen == lie.keys() - bad
         facts[str(share)] = {"code": code, "broken": len(bad), "named": len(named)}
     return line("B1", "broken samples", len(SHARES), good, samples=n, runs=facts)
+
+
+def _places(shards: Path) -> dict[tuple[str, str], tuple[str, int]]:
+    """Return the shard and the offset of every part of every item."""
+    rows = [json.loads(row) for row in (shards / "index.jsonl").read_text().splitlines()[1:]]
+    return {(row["name"], part): (file[0], file[2])
+            for row in rows for part, file in row["parts"].items()}  # fmt: skip
 
 
 def _packed(media: Path, place: Path, count: int) -> set[tuple[str, str]]:
@@ -85,14 +87,13 @@ def _packed(media: Path, place: Path, count: int) -> set[tuple[str, str]]:
         elif how != "flipped bit":
             spoil(path, how)
     shards = pack(Folder(str(place / "media")), place / "shards", items=400)
-    rows = {}
-    for row in (shards / "index.jsonl").read_text().splitlines()[1:]:
-        rows[json.loads(row)["name"]] = json.loads(row)["parts"]
+    places = _places(shards)
     for path, how in zip(victims, ways, strict=True):
         if how == "flipped bit":  # after the packing: only the sha256 of the index can tell
-            shard, _, offset, size, _ = rows[path.stem][path.parent.name]
+            shard, offset = places[path.stem, path.parent.name]
+            at = offset + chance.randrange(path.stat().st_size)
             with (shards / shard).open("r+b") as file:
-                file.seek(at := offset + chance.randrange(size))
+                file.seek(at)
                 byte = file.read(1)[0] ^ 1 << chance.randrange(8)
                 file.seek(at)
                 file.write(bytes([byte]))
@@ -120,7 +121,7 @@ def b2(folder: Path, n: int = 7) -> Outcome:
     good = 0
     for case in CASES[:n]:
         root = pack(whole, folder / case.replace(" ", "_"), items=10)
-        path, (offset, size) = root / "shard-00000.tar", member_of(root, 5)
+        path, (offset, size) = root / "shard-00000.tar", member(root, 5)
         path.write_bytes(damaged(path.read_bytes(), case, offset, size))
         source = attached(Shards(str(root)))
         found = {(r["name"], r["part"]) for r in examine(source)["broken"]}
@@ -174,8 +175,11 @@ def b3(folder: Path, n: int = 5) -> Outcome:
 
 def b4(folder: Path, n: int = 5) -> Outcome:
     """Kill and stop the decoder at n samples: they are named, and it is back at the next one."""
-    names = [png(folder / f"media/image/p{i}.png", i).stem for i in range(40)]
-    victims = random.Random(4).sample(names, n)
+    names = [png(folder / f"media/image/p{i:02d}.png", i).stem for i in range(40)]
+    source = Folder(str(folder / "media"))
+    order = torch.cat([source.order(0, step, 8) for step in range(5)]).tolist()
+    free = [names[k] for k in order[2::2] if k % 2 == 0]  # where there is a decoder to kill
+    victims = random.Random(4).sample(free, n)
     ways = {name: ("SIGKILL", "SIGSTOP")[i % 2] for i, name in enumerate(victims)}
     log, out = folder / "log", folder / "run"
     log.mkdir()

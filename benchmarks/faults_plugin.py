@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,12 @@ class Watched:
     """A source that tells which items each step asks for, and which of them it read."""
 
     log: str
+    now: threading.local  # the step that a thread is at
+    names: Sequence[str]
 
     def order(self, seed: int, step: int, batch: int) -> Tensor:
         """Remember the step: who asks for an order asks for its batch next, in the same thread."""
-        index = super().order(seed, step, batch)  # pyright: ignore
+        index = super().order(seed, step, batch)  # pyright: ignore[reportAttributeAccessIssue]
         self.now.step = step
         return index
 
@@ -51,11 +54,11 @@ class Watched:
         """Tell which items of the step are asked for here."""
         step = getattr(self.now, "step", -1)
         tell(self.log, step=step, index=index.tolist())
-        return super().batch(index, parts)  # pyright: ignore
+        return super().batch(index, parts)  # pyright: ignore[reportAttributeAccessIssue]
 
     def read(self, item: int, part: str, draw: int) -> Any:
         """Tell what was read."""
-        raw = super().read(item, part, draw)  # pyright: ignore
+        raw = super().read(item, part, draw)  # pyright: ignore[reportAttributeAccessIssue]
         tell(self.log, read=self.names[item], part=part)
         return raw
 

@@ -19,6 +19,7 @@ sys.path.append(str(ROOT / "tests"))  # whose media and tars are broken in known
 
 SMALL = ("model=small", "modality=[text,image]", "trainer.cache=64", "trainer.batch=8",
          "trainer.log_every=1", "trainer.preview_every=0", "trainer.warmup=2")  # fmt: skip
+FOREVER = "trainer.steps=100000"
 TEAM = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 

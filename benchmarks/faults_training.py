@@ -10,6 +10,7 @@ from typing import Any
 
 from faults_plugin import told
 from faults_shared import (
+    FOREVER,
     TEAM,
     finished,
     here,
@@ -172,7 +173,7 @@ def a8(folder: Path, n: int = 5) -> Outcome:
     good, slowest = 0, 0.0
     for i in range(n):
         out = folder / f"run{i}"
-        run = started(out, "trainer.steps=100000", "trainer.timeout=10", team=TEAM)
+        run = started(out, FOREVER, "trainer.timeout=10", team=TEAM)
         until(lambda out=out: len(logged(out)) >= 3, run)
         hung, other = process(run, 1), process(run, 0)
         os.kill(hung, signal.SIGSTOP)
@@ -231,11 +232,11 @@ def _stops(out: Path, first: int = 6) -> bool:
 def a12(folder: Path, n: int = 3) -> Outcome:
     """Start a second run in a folder that one uses: it ends with 2 and the first goes on."""
     good, slowest, out = 0, 0.0, folder / "run"
-    run = started(out, "trainer.steps=100000")
+    run = started(out, FOREVER)
     until(lambda: len(logged(out)) >= 1, run)
     for _ in range(n):
         start = time.monotonic()
-        code, said = finished(started(out, "trainer.steps=100000"))
+        code, said = finished(started(out, FOREVER))
         slowest = max(slowest, time.monotonic() - start)
         good += code == 2 and "used by another run" in said
     steps = len(logged(out))

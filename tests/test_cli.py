@@ -12,6 +12,7 @@ import pytest
 
 from unigen import arguments, cli, exits
 from unigen.errors import CheckpointError, MediaError, ResourceError, UsageError
+from unigen.owner import lock
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATE = "unigen.generate"
@@ -414,6 +415,18 @@ def test_composing_imports_no_torch(tmp_path):
         "sys.exit('imported torch' if 'torch' in sys.modules else code)"
     )
     assert run_python("-c", code, cwd=tmp_path).returncode == 2
+
+
+def test_a_second_run_in_a_folder_is_refused_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys; from unigen.cli import main;"
+        "code = main(['train', 'out=run', *sys.argv[1:]]);"
+        "sys.exit('imported torch' if 'torch' in sys.modules else code)"
+    )
+    with lock(tmp_path / "run"):
+        done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 2 and "is used by another run" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_names_every_key_and_group(capsys):

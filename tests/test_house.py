@@ -23,6 +23,7 @@ FLOORS = {
     "unigen.registry": 0,
     "unigen.disk": 0,
     "unigen.tensorfile": 0,
+    "unigen.owner": 0,
     "unigen.runs": 0,
     "unigen.share": 0,
     "unigen.team": 0,

@@ -16,7 +16,8 @@ from torch import nn
 
 from unigen.errors import CheckpointError, ResourceError, UsageError
 from unigen.follow import journal
-from unigen.runs import latest_step, load_step, lock, save_step, sweep
+from unigen.owner import lock, refuse_owned
+from unigen.runs import latest_step, load_step, save_step, sweep
 from unigen.state import flatten_optimizer, unflatten_optimizer
 
 META = {"step": 3, "loss": 0.1 + 0.2, "seeds": [2**62, -1], "note": "\u00e9 \u202e"}
@@ -162,12 +163,20 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
     assert names(tmp_path) == ["step-00000001"]
 
 
-def test_a_run_has_one_owner(tmp_path):
+def test_a_run_has_one_owner(tmp_path, monkeypatch):
+    refuse_owned(tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # asking makes nothing
     with lock(tmp_path / "run"):
+        with pytest.raises(UsageError, match="is used by another run"):
+            refuse_owned(tmp_path / "run")
+        monkeypatch.setenv("RANK", "1")  # the first process of its team is the owner
+        refuse_owned(tmp_path / "run")
+        monkeypatch.delenv("RANK")
         with pytest.raises(UsageError, match="is used by another run"), lock(tmp_path / "run"):
             pytest.fail("two owners")
         with lock(tmp_path / "other"):
             pass
+    refuse_owned(tmp_path / "run")
     with lock(tmp_path / "run"):
         pass
 
@@ -256,7 +265,8 @@ def test_an_optimizer_state_survives_with_its_types():
 
 WRITER = """
 import sys, torch
-from unigen.runs import latest_step, load_step, lock, save_step, sweep
+from unigen.owner import lock
+from unigen.runs import latest_step, load_step, save_step, sweep
 run = sys.argv[1]
 with lock(run):
     sweep(run)

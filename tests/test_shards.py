@@ -1,11 +1,24 @@
 """Shards: what was packed comes back byte for byte, and no damage or hostile member passes."""
 
-import io
 import json
 import tarfile
 
 import pytest
 import torch
+from bad_tars import (
+    CASES,
+    HOSTILE,
+    apart,
+    crowd,
+    damaged,
+    hostile_member,
+    huge_member,
+    member,
+    names_of,
+    picture,
+    tar_of,
+    twice,
+)
 from media_folder import mixed, png, txt
 from tiny import tiny_model
 
@@ -34,27 +47,6 @@ def shards_of(root, **options):
     source = Shards(str(root), **options)
     source.attach(kinds_of(MODEL))
     return source
-
-
-def tar_of(path, *members):
-    """A tar of (name, bytes) or of TarInfo that says something else."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
-    return path
-
-
-def picture(seed=0):
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.effect_noise((16, 16), 50 + seed).convert("RGB").save(out, "png")
-    return out.getvalue()
 
 
 def test_what_was_packed_comes_back_in_any_order(tmp_path):
@@ -93,29 +85,6 @@ def test_the_folder_of_shards_is_new(packed, tmp_path):
     with pytest.raises(UsageError, match="exists; give out= a new folder"):
         pack(Folder(str(tmp_path / "media")), packed)
     assert (packed / "index.jsonl").read_bytes() == before
-
-
-def member(root, i, part="image"):
-    rows = (root / "index.jsonl").read_text().splitlines()[1:]
-    _, _, offset, size, _ = json.loads(rows[i])["parts"][part]
-    return offset, size
-
-
-def damaged(data, case, offset, size):
-    end = offset + size
-    return {
-        "a bad header": data[: offset - 400] + b"\xff" + data[offset - 399 :],
-        "a bad size": data[: offset - 512 + 124] + b"77777777777\0" + data[offset - 376 :],
-        "a cut between members": data[: offset - 512],
-        "a cut in a header": data[: offset - 200],
-        "zero blocks": data[: offset - 512] + bytes(1024) + data[offset + 512 :],
-        "a cut in the bytes": data[: end - 7],
-        "other bytes": data[: end - 9] + bytes([data[end - 9] ^ 1]) + data[end - 8 :],
-    }[case]
-
-
-CASES = ("a bad header", "a bad size", "a cut between members", "a cut in a header",
-         "zero blocks", "a cut in the bytes", "other bytes")  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -167,65 +136,39 @@ def test_an_index_that_was_changed_is_refused(packed, change, words):
         Shards(str(packed))
 
 
-def special(name, kind, link=""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
-    return info
-
-
-HOSTILE = {
-    "../x": [("../evil.png", b"x")],
-    "absolute": [("/tmp/evil.png", b"x")],
-    "symlink": [special("link.png", tarfile.SYMTYPE, "/etc/passwd")],
-    "hardlink": [special("hard.png", tarfile.LNKTYPE, "/etc/passwd")],
-    "device": [special("dev.png", tarfile.CHRTYPE)],
-    "pipe": [("pipe:touch evil.png", b"x")],
-    "pickle": [("a.pkl", b"cos\nsystem\n(S'touch evil'\ntR.")],
-    "module": [("a.pyd", b"x")],
-    "weights": [("a.pt", b"x")],
-}
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_member_is_refused_by_name_and_the_others_are_read(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    path = tar_of(tmp_path / "a.tar", ("good.png", picture()), *HOSTILE[name], ("z.png", picture()))
+    path, refused, read = hostile_member(tmp_path / "a.tar", name)
     before = sorted(tmp_path.iterdir())
     source = shards_of(path)
-    hostile = HOSTILE[name][0]
-    wanted = hostile.name if isinstance(hostile, tarfile.TarInfo) else hostile[0]
-    assert [r.name for r in source.refused] == [f"a.tar/{wanted}"]
-    assert source.names == ["a.tar/good", "a.tar/z"]
+    assert (names_of(source.refused), source.names) == (refused, read)
     assert source.batch(torch.arange(2), ["image"])["image"].shape == (2, 3, 16, 16)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_member_that_declares_too_much_ends_its_tar_by_name(tmp_path):
-    huge = tarfile.TarInfo("huge.png")
-    huge.size = 7 << 30
-    data = tar_of(tmp_path / "b.tar", ("good.png", picture())).read_bytes()
-    head = huge.tobuf(tarfile.USTAR_FORMAT)
-    size = -(-len(picture()) // 512) * 512 + 512
-    (tmp_path / "a.tar").write_bytes(data[:size] + head + b"x" * 100)
-    source = shards_of(tmp_path / "a.tar")
-    assert source.names == ["a.tar/good"]
-    assert "declares 7516192768 bytes" in source.refused[0].reason
+@pytest.mark.parametrize("size", [7 << 30, 100 << 30])
+def test_a_member_that_declares_too_much_ends_its_tar_by_name(tmp_path, size):
+    path, refused, read = huge_member(tmp_path / "a.tar", size)
+    source = shards_of(path)
+    assert (names_of(source.refused), source.names) == (refused, read)
+    assert f"declares {size} bytes" in source.refused[0].reason
 
 
-def test_keys_that_come_twice_or_apart_are_refused_by_name(tmp_path):
-    twice = tar_of(tmp_path / "a.tar", ("a.png", picture()), ("a.png", picture()),
-                   ("b.png", picture()))  # fmt: skip
-    source = shards_of(twice)
-    assert (source.names, source.refused[0].name) == (["a.tar/b"], "a.tar/a")
-    apart = tar_of(tmp_path / "c.tar", ("a.png", picture()), ("b.png", picture()), ("a.txt", b"x"))
-    source = shards_of(apart)
-    assert (source.names, source.refused[0].name) == (["c.tar/b"], "c.tar/a")
+@pytest.mark.parametrize("make", [twice, apart])
+def test_keys_that_come_twice_or_apart_are_refused_by_name(tmp_path, make):
+    path, refused, read = make(tmp_path / "a.tar")
+    source = shards_of(path)
+    assert (names_of(source.refused), source.names) == (refused, read)
 
 
 def test_too_many_members_and_a_silent_end_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "MOST_MEMBERS", 5)
+    crowded = shards_of(crowd(tmp_path / "b.tar", 6).path)
+    assert (len(crowded), crowded.refused[0].reason[:20]) == (1, "it has more than 5 m")
+    assert not shards_of(crowd(tmp_path / "b.tar", 5).path).refused
     path = tar_of(tmp_path / "a.tar", *((f"{i}.png", picture()) for i in range(8)))
     data = path.read_bytes()
-    monkeypatch.setattr(tars, "MOST_MEMBERS", 5)
     source = shards_of(path)
     assert (len(source), source.refused[0].reason[:20]) == (5, "it has more than 5 m")
     monkeypatch.undo()

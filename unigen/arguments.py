@@ -46,6 +46,7 @@ class Verb:
     task: str  # module:function
     bare: str | None = None  # "prompt", "files" or none
     raw: tuple[str, ...] = ("out", "model")
+    owns: bool = False  # the folder `out` while it runs
 
 
 VERBS = {
@@ -54,7 +55,7 @@ VERBS = {
     ),
     "caption": Verb("unigen.generate:caption", "files"),
     "embed": Verb("unigen.generate:embed", "files"),
-    "train": Verb("unigen.train:run", None, ("out", "data", "validation")),
+    "train": Verb("unigen.train:run", None, ("out", "data", "validation"), owns=True),
     "data_check": Verb("unigen.data.doors:check", None, ("out", "data")),
     "data_shard": Verb("unigen.data.doors:shard", None, ("out", "data")),
     "data_encode": Verb("unigen.data.doors:encode", None, ("out", "data", "model")),

@@ -27,6 +27,7 @@ from unigen.arguments import (
 )
 from unigen.errors import UnigenError, UsageError
 from unigen.exits import report, termination
+from unigen.owner import refuse_owned
 from unigen.usage import overview, usage
 
 
@@ -108,7 +109,10 @@ def _task(command: Command) -> Callable:
             plain = _plain(cfg, command)
             if plain.get("plugins") and str(Path.cwd()) not in sys.path:
                 sys.path.append(str(Path.cwd()))  # a script does not look into where it is run
-            module, function = VERBS[command.verb].task.split(":")
+            verb = VERBS[command.verb]
+            if verb.owns and not plain.get("plan"):
+                refuse_owned(plain["out"])
+            module, function = verb.task.split(":")
             lines = getattr(import_module(module), function)(plain)
             for line in [lines] if isinstance(lines, str | Path) else lines or ():
                 sys.stdout.write(f"{line}\n")

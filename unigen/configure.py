@@ -44,7 +44,7 @@ _CLOSED = tuple(
             "usage",
             "web",
         ),
-        *("checkpoint", "disk", "media", "registry", "runs", "state", "tensorfile"),
+        *("checkpoint", "disk", "media", "owner", "registry", "runs", "state", "tensorfile"),
     )
 )  # doors, not parts
 _TASK = {"cfg", "plugins"}  # whoever takes these would choose targets of its own

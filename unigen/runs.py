@@ -22,9 +22,7 @@ from torch import Tensor
 
 from unigen.checkpoint import digest
 from unigen.disk import (
-    FOLDER_MODE,
     dump_json,
-    held,
     named,
     parse_json,
     reading,
@@ -51,22 +49,6 @@ class Latest(NamedTuple):
 
     folder: Path | None
     notes: list[str]
-
-
-@contextmanager
-def lock(run: str | Path) -> Iterator[None]:
-    """Hold a run folder for this process; `UsageError` where another process holds it."""
-    run = real_path(run)
-    with ExitStack() as stack:
-        with writing(run):
-            run.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            try:
-                stack.enter_context(held(run / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"{named(run)} is used by another run; wait for it, or choose another folder."
-                ) from error
-        yield
 
 
 def save_step(

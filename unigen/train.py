@@ -19,6 +19,7 @@ from unigen.engine import engine_of
 from unigen.errors import UsageError
 from unigen.follow import following, record
 from unigen.model import EMBEDDED, UniGen
+from unigen.owner import lock
 from unigen.preview import preview
 from unigen.team import Team, team_of
 from unigen.trainer import Trainer
@@ -122,7 +123,7 @@ def _run(cfg: dict, team: Team) -> Path:
         latest = None
         with team.together():
             if team.rank == 0:
-                stack.enter_context(runs.lock(out))
+                stack.enter_context(lock(out))
                 runs.sweep(out)
                 latest = runs.latest_step(out)
                 for note in latest.notes:

@@ -54,17 +54,19 @@ class Worker:
                 start_new_session=True,
             )
         self.socket, self.calls = mine, 0
+        self.ready: set[str] = set()  # operations whose libraries it has imported
         self.deadline = self.end = self.cpu = 0.0
 
     def call(self, op: str, fd: int, args: dict, take: Callable) -> dict:
         """Run one operation on an open file; `take(places, array)` gets each array on arrival."""
         self.calls += 1
-        self._allow(limits.WORKER_START)
+        self._allow(limits.WORKER_SECONDS if op in self.ready else limits.WORKER_START)
         wire.send(self.socket, {"op": op, "args": args}, fd=fd)
         budget = max(limits.VIDEO_BYTES, limits.AUDIO_BYTES)
         while True:
             message = wire.receive(self._read)
             if "ready" in message:
+                self.ready.add(op)
                 self._allow(limits.WORKER_SECONDS)
             elif "array" in message:
                 array = np.empty([int(n) for n in message["array"]], _checked(message["dtype"]))

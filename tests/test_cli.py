@@ -281,6 +281,13 @@ def test_a_fault_of_the_world_is_one_line(tasks, capsys, error, code):
     assert err.startswith("unigen: ") and err.count("\n") == 1 and err[:-1].isprintable()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder where none can be made")
+@pytest.mark.parametrize("verb", [["generate", "a ring"], ["train", "model=small"]])
+def test_where_no_folder_can_be_made_is_one_line(verb, capsys):
+    assert cli.main([*verb, "out=/proc/nowhere"]) == 2
+    assert capsys.readouterr().err.strip().endswith("cannot be made; choose another folder.")
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), FileNotFoundError(2, "no", "weights")])
 def test_a_bug_of_ours_shows_its_traceback(tasks, capsys, error):
     tasks.answer = _raiser(error)

@@ -46,7 +46,12 @@ def make_folder(folder: str | Path) -> Path:
             if os.path.lexists(part) and not part.is_dir():
                 raise UsageError(f"{part} is a file; give a folder")
             if not part.is_dir():
-                part.mkdir(mode=0o750, exist_ok=True)
+                try:
+                    part.mkdir(mode=0o750, exist_ok=True)
+                except (
+                    FileNotFoundError
+                ) as error:  # its parent is there: no folder can be made in it
+                    raise UsageError(f"{part} cannot be made; choose another folder.") from error
     return folder
 
 

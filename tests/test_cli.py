@@ -282,10 +282,10 @@ def test_a_fault_of_the_world_is_one_line(tasks, capsys, error, code):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder where none can be made")
-@pytest.mark.parametrize("verb", [["generate", "a ring"], ["train", "model=small"]])
-def test_where_no_folder_can_be_made_is_one_line(verb, capsys):
-    assert cli.main([*verb, "out=/proc/nowhere"]) == 2
-    assert capsys.readouterr().err.strip().endswith("cannot be made; choose another folder.")
+def test_where_no_folder_can_be_made_is_one_line(tasks, capsys):
+    assert cli.main(["train", "model=small", "out=/proc/nowhere"]) == 2
+    err = capsys.readouterr().err
+    assert "/proc/nowhere" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [ValueError("ours"), FileNotFoundError(2, "no", "weights")])

@@ -82,6 +82,12 @@ def test_files_are_closed_to_others(tmp_path, mask):
     assert all(p.stat().st_mode & 0o777 & ~0o750 == 0 for p in (folder, folder.parent))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder where none can be made")
+def test_where_no_folder_can_be_made_is_told():
+    with pytest.raises(UsageError, match="/proc/nowhere cannot be made"):
+        media.make_folder("/proc/nowhere/inside")
+
+
 FULL_DISK = """
 import resource, sys
 import av, numpy as np, PIL.Image, soundfile

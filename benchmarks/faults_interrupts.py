@@ -126,7 +126,9 @@ def _mapped(path: Path, whole: bytes, chance: random.Random) -> bool:
 
 def _interrupt_a_run(out: Path) -> bool:
     """Type Ctrl-C while a run saves: 130, and what was saved before is good."""
-    run = started(out, FOREVER, "trainer.save_every=0")
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell
+    run = started(out, FOREVER, "trainer.save_every=0")  # lets it be ignored, by children, too
+    signal.signal(signal.SIGINT, ours)
     until(lambda: newest(out) > 2, run)
     safe = newest(out)
     run.send_signal(signal.SIGINT)

@@ -24,7 +24,8 @@ FEW = {"A1": 2, "A2": 1, "A3": 5, "A4": 1, "A5": 2, "A6": 1, "A7": 1, "A8": 1, "
 @pytest.mark.parametrize("name", FEW)
 def test_a_run_survives(name, tmp_path, monkeypatch):
     check, full = faults.CHECKS[name]
-    monkeypatch.setattr(limits, "WORKER_SECONDS", 2.0)  # a decoder that hangs is given up sooner
+    if name == "B4":  # a decoder that hangs is given up sooner
+        monkeypatch.setattr(limits, "WORKER_SECONDS", 2.0)
     outcome = check(tmp_path, FEW[name])
     assert FEW[name] <= full
     assert outcome["good"] == outcome["n"], outcome  # times are for an idle machine to judge

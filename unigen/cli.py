@@ -93,7 +93,7 @@ def _run(command: Command) -> None:
     except (MemoryError, UnigenError):
         raise
     except Exception as error:  # the task is out of it: Hydra refused the configuration
-        if isinstance(error, FileNotFoundError):  # where no folder can be made, such as in /proc
+        if isinstance(error, FileNotFoundError) and error.filename:  # no folder there, as in /proc
             raise UsageError(f"{error.filename} cannot be made; choose another folder.") from error
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             raise

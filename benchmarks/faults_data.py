@@ -166,9 +166,9 @@ def b3(folder: Path, n: int = 5) -> Outcome:
         )  # fmt: skip
         slowest = max(slowest, time.monotonic() - start)
         counts = [len({r["step"] for r in told(log, rank) if "step" in r}) for rank in (0, 1)]
-        named = {r["name"] for r in broken(out)}
+        named = sorted(r["name"] for r in broken(out))
         first = {r["read"] for r in told(log, 0) if "read" in r}
-        right = counts == [steps, steps] and named == {f"{k:02d}" for k in bad}
+        right = counts == [steps, steps] and named == sorted(f"{k:02d}" for k in bad)
         good += code == 0 and right and len(first) == 40 and len(logged(out)) == steps
     return line("B3", "broken samples of one process", n, good, {"slowest": (slowest, 60)})
 

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults_shared import FOREVER, finished, line, logged, newest, saved, stages, started, until
+from faults_shared import (
+    FOREVER,
+    TEAM,
+    finished,
+    line,
+    logged,
+    newest,
+    process,
+    saved,
+    stages,
+    started,
+    until,
+)
 
 from unigen.errors import CheckpointError, ResourceError
 from unigen.runs import latest_step, load_step, save_step, sweep
@@ -20,23 +32,32 @@ LARGE = ("model.denoiser.width=320", "model.denoiser.depth=5", "trainer.batch=2"
 
 
 def a1(folder: Path, n: int = 50) -> Outcome:
-    """Kill a run at a random moment of a save; it goes on, and loses no older checkpoint."""
+    """Kill a run at a random moment of a save; it goes on, and loses no older checkpoint.
+
+    Every fifth time, the second first, the run is two processes that share the rows of everything.
+    """
     chance, out = random.Random(1), folder / "run"
-    good, half, swept, span, lost, size = 0, 0, 0, 0.0, 0, 0
+    good, half, swept, lost, size, teams = 0, 0, 0, 0, 0, 0
+    spans: dict[int, float] = {}
     for kill in range(n + 1):  # the last one only shows that the run goes on
         first, left = newest(out), stages(out)
-        run = started(out, FOREVER, "trainer.save_every=0", *LARGE)
+        team = TEAM if kill < n and kill % 5 == 1 else ()
+        words = (FOREVER, "trainer.save_every=0", "trainer.engine=fsdp", *LARGE)
+        run = started(out, *words, team=team)
         until(lambda first=first: newest(out) > first, run)
+        ranks = [process(run, rank) for rank in (0, 1)] if team else []
         swept += not left & stages(out)
         if kill < n:
             until(lambda: bool(stages(out)), run)
             start, seen = time.monotonic(), newest(out)
-            if not span:  # how long a save takes: the moments that the kills fall into
+            if len(ranks) not in spans:  # how long a save takes: when the kills fall
                 until(lambda seen=seen: newest(out) > seen, run)
-                span = time.monotonic() - start
+                spans[len(ranks)] = time.monotonic() - start
                 until(lambda: bool(stages(out)), run)
-            time.sleep(chance.uniform(0, span))
+            time.sleep(chance.uniform(0, spans[len(ranks)]))
         safe = newest(out)
+        for pid in ranks:  # torchrun gives each a group of its own
+            os.kill(pid, signal.SIGKILL)
         os.killpg(run.pid, signal.SIGKILL)
         finished(run)
         half += bool(stages(out))
@@ -45,10 +66,12 @@ def a1(folder: Path, n: int = 50) -> Outcome:
         size = sum(file.stat().st_size for file in found.iterdir()) if found else 0
         lost = max(lost, sum(each.endswith("}") for each in logged(out)) - step)
         good += kill < n and not notes and step >= safe and lost <= 1
+        teams += bool(team)
     sweep(out)
     clean = swept == n + 1 and not stages(out)
     return line("A1", "kill -9 while saving", n, good if clean else 0, half_written=half,
-                megabytes=round(size / 1e6), save_s=round(span, 2), steps_lost=lost)  # fmt: skip
+                of_teams=teams, megabytes=round(size / 1e6),
+                save_s=[round(span, 2) for span in spans.values()], steps_lost=lost)  # fmt: skip
 
 
 def a2(folder: Path, n: int = 20) -> Outcome:

@@ -2,12 +2,13 @@
 
     python benchmarks/scaling.py
 
-Everything is computed by `unigen.plan`, nothing is measured. Prints Markdown.
+Everything is computed by `unigen.plan`, nothing is measured; seconds are those of `Speed()`, an
+H100. Prints Markdown.
 """
 
 import torch
 
-from unigen.plan import PROCESSES, Step
+from unigen.plan import PROCESSES, Speed, Step
 from unigen.uvit import UViT
 
 #: Numbers of a token, and tokens of a sample: a caption, a picture of 512 x 512, a clip, a sound.
@@ -28,15 +29,16 @@ def main() -> None:
         )
         print(f"{step.tokens / 1e6:.2f} M tokens and {step.flops / 1e15:,.1f} PFLOP a step.\n")
         print("| GPUs | engine | samples a GPU | weights | gradients | optimizer | average "
-              "| activations | total GB | GB sent |")  # fmt: skip
-        print("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+              "| activations | total GB | GB sent | seconds |")  # fmt: skip
+        print("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
         for n in PROCESSES:
             for sharded in (False, True) if n > 1 else (False,):
                 part = {k: f"{v / 1e9:,.1f}" for k, v in step.memory(n, sharded).items()}
                 print(f"| {n} | {'fsdp' if sharded else 'ddp'} | {BATCH // n} | {part['weights']} "
                       f"| {part['gradients']} | {part['optimizer']} | {part['average']} "
                       f"| {part['activations']} | {part['total']} "
-                      f"| {step.moved(n, sharded) / 1e9:,.1f} |")  # fmt: skip
+                      f"| {step.moved(n, sharded) / 1e9:,.1f} "
+                      f"| {step.seconds(n, sharded, Speed()):,.2f} |")  # fmt: skip
         print()
 
 

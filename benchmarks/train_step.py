@@ -6,7 +6,8 @@ Useful work is 6 x active parameters x tokens: a token meets the attention and s
 every block, the feed-forward layers of its own modality, and the projections of its own part.
 Attention's products with other tokens are not counted as useful; their share is a column of its
 own. A step is forward, backward, clipping, both optimizers and the averaged weights; latents are
-ready in memory. The matrix rate is measured in the same run, before and after every set.
+ready in memory. The matrix rate is measured in the same run, before and after every set, and
+`planned_s` is what `unigen.plan` says of the step at that rate and its usual share of it.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from unigen.arguments import conf_dir
 from unigen.configure import build
 from unigen.model import UniGen
 from unigen.objectives import Denoise
-from unigen.plan import presence_sets
+from unigen.plan import Speed, presence_sets, walk
 from unigen.tokens import modality_of
 from unigen.train import Trainer
 from unigen.uvit import UViT
@@ -140,8 +141,11 @@ def main() -> None:
         rates.append(matrix_rate())
         work, products, length = useful(model.denoiser, data.batch(torch.arange(1), names))
         rate, step = max(rates), statistics.median(times)
+        shown = {p: z.shape[1] for p, z in data.batch(torch.arange(1), names).items()}
+        flops = options["batch"] * walk(model.denoiser, shown)[0]
         rows.append({
             "set": "+".join(names), "drawn": share, "tokens": length, "step_s": step,
+            "planned_s": Speed(tflops=rate / 1e12).seconds(flops), "planned_gflop": flops / 1e9,
             "samples_a_second": options["batch"] / step,
             "useful_gflop": options["batch"] * work / 1e9,
             "matrix_gflop_a_second": rate / 1e9,

@@ -12,7 +12,7 @@ from unigen.data.bad import Bad
 from unigen.data.feed import Feed, feed, kinds_of, meet
 from unigen.data.folder import Folder
 from unigen.data.manifest import Manifest
-from unigen.errors import MediaError, UsageError
+from unigen.errors import MediaError, ResourceError, UsageError
 from unigen.objectives import Align, Codec, Denoise
 from unigen.trainer import Trainer
 
@@ -82,11 +82,16 @@ def test_files_side_by_side_and_a_metadata_file(tmp_path):
     assert items["dog"]["text"] == ["a dog", "another dog"]
     assert any("1 files of other kinds" in note for note in source.notes)
     (tmp_path / "metadata.jsonl").unlink()
-    (tmp_path / "metadata.csv").write_text('file_name,caption\ncat.png,"a cat, asleep"\n')
-    assert folder_of(tmp_path).listing.items[0]["text"] == ["a cat, asleep"]
+    table = 'file_name,caption\ncat.png,"a cat, asleep"\ngone.png,a ghost\n'
+    (tmp_path / "metadata.csv").write_text(table)
+    source = folder_of(tmp_path)
+    assert source.listing.items[0]["text"] == ["a cat, asleep"]
+    assert [name for name, _, reason in source.refused if "missing" in reason] == ["gone.png"]
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize(
+    "suffix", [".jsonl", ".csv", pytest.param(".parquet", marks=pytest.mark.extra)]
+)
 def test_a_manifest_is_a_table_of_paths_and_captions(tmp_path, suffix):
     png(tmp_path / "pictures/a.png", 0)
     wav(tmp_path / "sounds/b.wav", 0)
@@ -324,6 +329,35 @@ def test_the_share_of_broken_ones_is_borne_up_to_the_limit():
     assert bad.too_many(80, 900)
     assert not bad.too_many(50, 1000)
     assert bad.too_many(51, 1000)
+
+
+def test_a_sample_is_named_once_by_however_many_processes(tmp_path):
+    path, record = tmp_path / "bad.jsonl", {"name": "a", "part": "image", "reason": "empty"}
+    first, second = Bad(), Bad()
+    first.log(path)
+    second.log(path)
+    first.write(record)
+    second.write(record)
+    assert path.read_text().count("\n") == 1
+    path.write_bytes(path.read_bytes() + b'{"name": "b", "pa')  # a kill in the middle of a line
+    second.write({**record, "name": "b"})
+    first.write({**record, "name": "b"})
+    lines = path.read_bytes().splitlines()
+    assert [json.loads(lines[i])["name"] for i in (0, 2)] == ["a", "b"] and len(lines) == 3
+
+
+def test_samples_of_a_run_that_diverges_are_named(tmp_path):
+    mixed(tmp_path / "media", 8, clips=0)
+    model, source = tiny_model(), Folder(str(tmp_path / "media"))
+    data = feed(model, Denoise(), meet(model, Denoise(), source, tmp_path), 0, "cpu")
+    trainer = Trainer(model, Denoise(), data, steps=99, batch=4, warmup=1, patience=9)
+    loss = trainer.objective.loss
+    trainer.objective.loss = lambda *some: {k: x * torch.nan for k, x in loss(*some).items()}
+    with pytest.raises(ResourceError, match="not finite for 9 steps in a row") as it:
+        for _ in range(9):  # several epochs
+            trainer.train_step()
+    told = str(it.value).partition("samples are ")[2].partition(";")[0].split(", ")
+    assert len(told) == 4 and {*told} <= {*source.names}
 
 
 def test_a_sample_is_named_once_however_often_a_run_is_resumed(tmp_path):

@@ -1,6 +1,8 @@
 """`unigen data check|shard|encode`, and training on what they make, as a user types them."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from unigen.data.encode import on_disk
 from unigen.data.feed import feed, kinds_of, meet
 from unigen.data.folder import Folder
 from unigen.data.rows import LatentShards, codec_of
+from unigen.disk import staged
 from unigen.errors import MediaError, UsageError
 from unigen.objectives import Align, Codec, Denoise
+from unigen.owner import lock
 from unigen.trainer import Trainer
 
 
@@ -49,6 +53,21 @@ def test_check_counts_what_is_there(media, capfd):
     assert sum(report["kinds"].values()) == report["items"] == 13
     assert report["duplicates"] == [{"part": "image", "names": ["0000", "twin"]}]
     assert "same image: 0000, twin" in lines
+
+
+def test_a_manifest_and_odd_names_pass_through_every_door(media, capfd):
+    rows = [{"image": f"image/{i:04d}.png", "text": "a red circle"} for i in range(3)]
+    (media / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, lines, _ = unigen(
+        capfd, "data", "check", "data=manifest", "data.manifest=media/list.jsonl"
+    )
+    assert code == 0 and lines[0] == "3 items"
+    png(media / "image" / os.fsdecode(b"\xff.png"), 99)  # a name that is no UTF-8
+    code, lines, _ = unigen(capfd, "data", "check", "data.root=media")
+    assert code == 0 and lines[0] == "13 items"
+    assert unigen(capfd, "data", "shard", "data.root=media", "out=packed")[0] == 0
+    code, lines, _ = unigen(capfd, "data", "check", "data=shards", "data.root=packed")
+    assert code == 0 and lines[0] == "13 items"
 
 
 def test_check_names_what_is_broken_and_exits_with_3(media, capfd):
@@ -90,6 +109,16 @@ def test_a_wrong_line_says_so(media, capfd, argv, code, words):
     got, _, err = unigen(capfd, *argv)
     assert got == code
     assert words in err
+
+
+def test_one_process_at_a_time_writes_a_folder(media, capfd):
+    with lock("latents"):
+        code, _, err = unigen(capfd, "data", "encode", "data.root=media", "out=latents")
+    assert code == 2 and "latents' is used by another run" in err
+    with staged(Path("shards").absolute(), 1) as other:
+        code, _, err = unigen(capfd, "data", "shard", "data.root=media", "out=shards")
+        assert code == 2 and "shards' is being written by another process" in err
+        assert other.is_dir()
 
 
 def test_every_door_has_its_page(capfd):

@@ -46,24 +46,32 @@ def together(folder: Path, cases: dict[str, dict], size: int = 2) -> dict:
     """Return what a team of processes makes of the cases; each failure is shown."""
     told, out = folder / f"cases-{size}.json", folder / f"out-{size}.json"
     told.write_text(json.dumps([{"name": name, **case} for name, case in cases.items()]))
+    ends = side_by_side(str(HERE / "team_worker.py"), str(told), str(out), size=size)
+    assert all(code == 0 for _, code in ends), "\n".join(text[-3000:] for text, _ in ends)
+    return json.loads(out.read_text())
+
+
+def side_by_side(*command: str, size: int = 2) -> list[tuple[str, int]]:
+    """Return what every process of a team said on standard error, and its exit code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "OMP_NUM_THREADS": "1"}
     meeting = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, str(HERE / "team_worker.py"), str(told), str(out)]
     team = [
         subprocess.Popen(
-            command,
+            [sys.executable, *command],
             env={**env, **({**meeting, "RANK": str(i)} if size > 1 else {})},
             stderr=subprocess.PIPE,
             text=True,
         )
         for i in range(size)
     ]
-    ends = [(each.communicate(timeout=400)[1], each.returncode) for each in team]
-    assert all(code == 0 for _, code in ends), "\n".join(text[-3000:] for text, _ in ends)
-    return json.loads(out.read_text())
+    try:
+        return [(each.communicate(timeout=400)[1], each.returncode) for each in team]
+    finally:
+        for each in team:
+            each.kill()
 
 
 def apart(a: dict, b: dict) -> float:
@@ -94,6 +102,25 @@ def test_two_processes_are_one(tmp_path):
     assert "trainer.engine=ddp" in two["refused"]["error"]
     assert two["poison"]["skipped"] == 4  # NaN in one process: all of them skip the step
     assert two["poison"]["step"] == 10
+
+
+DYING = """
+import os, signal
+from unigen.team import team_of
+with team_of(3600) as team:
+    team.meet()
+    if team.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    team.meet()
+"""
+
+
+@pytest.mark.slow
+def test_a_wait_as_long_as_it_takes_ends_where_the_other_one_dies():
+    (said, code), (_, killed) = side_by_side("-c", DYING)
+    assert killed == -9
+    assert code != 0
+    assert "process 1 of 2 died" in said
 
 
 @pytest.mark.slow

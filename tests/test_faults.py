@@ -1,6 +1,8 @@
 """What a training run survives: the checks of benchmarks/faults.py, once or twice each."""
 
 import importlib
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from unigen.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 faults = importlib.import_module("faults")
-FEW = {"A1": 2, "A2": 1, "A3": 5, "A4": 1, "A5": 2, "A6": 1, "A7": 1, "A8": 1, "A9": 5, "A10": 20,
+FEW = {"A1": 2, "A2": 1, "A3": 5, "A4": 2, "A5": 2, "A6": 1, "A7": 1, "A8": 1, "A9": 5, "A10": 20,
        "A12": 1, "A13": 40, "B1": 100, "B2": 7, "B3": 1, "B4": 2, "B5": 11}  # fmt: skip
 
 
@@ -29,6 +31,33 @@ def test_a_run_survives(name, tmp_path, monkeypatch):
     outcome = check(tmp_path, FEW[name])
     assert FEW[name] <= full
     assert outcome["good"] == outcome["n"], outcome  # times are for an idle machine to judge
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_are_shared_stops_and_goes_on_bit_for_bit(tmp_path):
+    shared = faults.faults_shared
+    words = ("trainer.engine=fsdp", "trainer.bf16=true", "trainer.steps=24",
+             "trainer.save_every=1000.0")  # fmt: skip
+    straight, out = tmp_path / "straight", tmp_path / "run"
+    code, said = shared.finished(shared.started(straight, *words, team=shared.TEAM))
+    assert code == 0, said
+    run = shared.started(out, *words, team=shared.TEAM)
+    shared.until(lambda: len(shared.logged(out)) >= 4, run)
+    os.kill(shared.process(run, 1), signal.SIGTERM)  # one is told, both stop
+    code, said = shared.finished(run)
+    assert code == 1 and "exitcode  : 143" in said, said  # of torchrun, and of a process
+    stopped = shared.newest(out)
+    assert 4 <= stopped == len(shared.logged(out)) < 24
+    (step,) = (out / "checkpoints").iterdir()
+    assert {path.name for path in step.iterdir()} >= {
+        f"model-0000{rank}-of-00002.safetensors" for rank in (1, 2)
+    }
+    code, said = shared.finished(shared.started(out, *words, team=shared.TEAM))
+    assert code == 0, said
+    assert shared.logged(out) == shared.logged(straight)
+    assert len(shared.logged(out)) == 24
+    for name in ("config.json", "model.safetensors"):
+        assert (out / "model" / name).read_bytes() == (straight / "model" / name).read_bytes()
 
 
 def test_every_check_is_tried_and_fails_where_something_is_lost_or_late(capsys):

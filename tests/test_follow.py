@@ -27,6 +27,7 @@ def test_a_log_goes_on_after_a_step_without_what_came_later(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": 1}\n'
 
 
+@pytest.mark.extra
 def test_weights_and_biases_gets_what_the_log_gets(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="Weights & Biases is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -5,15 +5,29 @@ import json
 import pytest
 from media_folder import mp4, png, wav
 
+from unigen import cli
 from unigen.data.layouts import audiocaps, coco, msrvtt, webvid
 from unigen.errors import MediaError, UsageError
+
+
+@pytest.fixture
+def checked(capfd, monkeypatch):
+    """Return how many items `unigen data check` finds, nothing broken, with the layout's YAML."""
+    monkeypatch.delenv("UNIGEN_TRACEBACK", raising=False)
+
+    def check(layout, index, root):
+        line = ["data", "check", f"data={layout}", f"data.index={index}", f"data.root={root}"]
+        assert cli.main(line) == 0, capfd.readouterr().err
+        return int(capfd.readouterr().out.split()[0])
+
+    return check
 
 
 def items_of(source):
     return dict(zip(source.names, source.listing.items, strict=True))
 
 
-def test_coco_captions(tmp_path):
+def test_coco_captions(tmp_path, checked):
     for number in (9, 25):
         png(tmp_path / f"train2017/{number:012d}.png", number)
     images = [{"id": n, "file_name": f"{n:012d}.png", "height": 16, "width": 16, "license": 3,
@@ -29,9 +43,10 @@ def test_coco_captions(tmp_path):
         "000000000009.png": ["A plate.", "Food."], "000000000025.png": ["A giraffe."]
     }  # fmt: skip
     assert "1 rows of captions_train2017.json have no file here" in source.notes
+    assert checked("coco", index, tmp_path / "train2017") == 2
 
 
-def test_audiocaps(tmp_path):
+def test_audiocaps(tmp_path, checked):
     wav(tmp_path / "train/r1nicOVtvkQ_130.wav", 0)
     wav(tmp_path / "train/sub/yoSyLVNSz6w.wav", 1)
     index = tmp_path / "train.csv"
@@ -47,10 +62,10 @@ def test_audiocaps(tmp_path):
         "A woman talks nearby as water pours", "Water pours"
     ]  # fmt: skip
     assert items["train/sub/yoSyLVNSz6w.wav"]["text"] == ["Multiple clanging, then a tap"]
-    assert len(items) == 2
+    assert len(items) == checked("audiocaps", index, tmp_path) == 2
 
 
-def test_msrvtt(tmp_path):
+def test_msrvtt(tmp_path, checked):
     mp4(tmp_path / "videos/video0.mp4", 0)
     index = tmp_path / "videodatainfo.json"
     index.write_text(json.dumps({
@@ -64,9 +79,17 @@ def test_msrvtt(tmp_path):
     items = items_of(msrvtt(str(index), str(tmp_path / "videos")))
     assert items == {"video0.mp4": {"video": (tmp_path / "videos/video0.mp4").resolve(),
                                     "text": ["a car is shown", "a man drives"]}}  # fmt: skip
+    split = tmp_path / "MSRVTT_JSFUSION_test.csv"
+    split.write_text(
+        "key,vid_key,video_id,sentence\n"
+        'ret0,msr0,video0,"a car is shown"\nret1,msr0,video0,a man drives\nret2,msr1,video1,x\n'
+    )
+    assert items_of(msrvtt(str(split), str(tmp_path / "videos"))) == items
+    assert checked("msrvtt", index, tmp_path / "videos") == 1
+    assert checked("msrvtt", split, tmp_path / "videos") == 1
 
 
-def test_webvid(tmp_path):
+def test_webvid(tmp_path, checked):
     mp4(tmp_path / "000001_000050/1066674784.mp4", 0)
     index = tmp_path / "results_2M_val.csv"
     index.write_text(
@@ -76,6 +99,7 @@ def test_webvid(tmp_path):
     )
     items = items_of(webvid(str(index), str(tmp_path)))
     assert items["000001_000050/1066674784.mp4"]["text"] == ["Rural areas, from above"]
+    assert checked("webvid", index, tmp_path) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What a plan says of a small model is what is counted and measured on it."""
 
+import logging
+import re
+
 import pytest
 import torch
 from tiny import tiny_model, tiny_world
 
+from unigen import cli
 from unigen.data.latents import Latents
+from unigen.errors import UsageError
 from unigen.objectives import Denoise
-from unigen.plan import Step, lines, presence_sets, walk
+from unigen.plan import Speed, Step, lines, presence_sets, walk
 from unigen.trainer import Trainer
 from unigen.uvit import UViT
 
@@ -104,7 +109,7 @@ def test_processes_divide_what_they_share():
     passes = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16, passes=4)
     assert passes.activations == step.activations / 4
     assert passes.flops == step.flops
-    assert len(lines(step)) == 6 + 1 + 2 * 3
+    assert len(lines(step, Speed())) == 7 + 1 + 2 * 3
 
 
 def test_presence_sets_are_drawn_as_often_as_planned():
@@ -112,3 +117,69 @@ def test_presence_sets_are_drawn_as_often_as_planned():
     assert sum(share for share, _ in sets) == pytest.approx(1)
     assert len(sets) == 7
     assert sum(s for s, names in sets if len(names) == 2) == pytest.approx(0.45 / 0.8)
+
+
+def test_seconds_are_those_of_computing_and_then_those_of_sending():
+    step = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16)
+    one = step.seconds(1, False, Speed(tflops=1e-3, share=0.5, network=1e-3))
+    assert one == pytest.approx(step.flops / 0.5e9)
+    free, far = Speed(network=1e30), Speed(tflops=1e30, network=2.0)
+    assert step.seconds(8, True, free) == pytest.approx(step.seconds(1, True, free) / 8)
+    assert step.seconds(8, True, far) == pytest.approx(step.moved(8, True) / 2e9)
+    both = Speed(tflops=1.0, share=0.3, network=0.01)
+    parts = both.seconds(step.flops, 0.0, 8), both.seconds(0.0, step.moved(8, False), 8)
+    assert step.seconds(8, False, both) == pytest.approx(sum(parts))
+
+
+@pytest.mark.parametrize("wrong", [{"share": 1.5}, {"tflops": 0}, {"network": float("nan")}])
+def test_what_is_no_speed_is_refused(wrong):
+    with pytest.raises(UsageError, match=rf"^assume\.{next(iter(wrong))}="):
+        Speed(**wrong)
+
+
+PLAN = ("train", "plan=true", "model=small", "modality=[text,image]", "trainer.batch=8")
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def call(*words):
+        code = cli.main([*PLAN, "out=planned", *words])
+        return code, capsys.readouterr()
+
+    yield call
+    for handler in set(root.handlers) - set(handlers):  # those that Hydra added
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+def test_a_plan_is_printed_and_nothing_is_trained(planned, tmp_path):
+    code, said = planned("assume.tflops=0.1", "assume.share=0.5", "assume.network=2")
+    assert code == 0
+    text = said.out.splitlines()
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in text[:5])
+    assert facts["batch"] == "8 samples"
+    assert facts["assumed of each processor"] == "0.5 of 0.1 TFLOP a second, 2 GB a second sent"
+    assert int(facts["parameters of the denoiser"].replace(",", "")) > 10_000
+    flops = float(facts["operations a step"].split()[0]) * 1e12
+    names, rows = text[6].split(), [line.split() for line in text[7:]]
+    assert [(int(row[0]), row[1]) for row in rows] == [
+        (1, "ddp"), *((n, engine) for n in (8, 64, 512) for engine in ("ddp", "fsdp"))
+    ]  # fmt: skip
+    for row in rows:
+        assert len(row) == len(names)
+        sent, seconds = (float(row[names.index(name)]) for name in ("sent", "seconds"))
+        expected = flops / (int(row[0]) * 0.5 * 0.1e12) + sent / 2
+        assert seconds == pytest.approx(expected, rel=0.02)
+    assert not (tmp_path / "planned/checkpoints").exists()
+    assert not (tmp_path / "planned/run.json").exists()
+
+
+def test_a_plan_for_no_machine_says_what_to_type(planned):
+    code, said = planned("assume.share=2")
+    assert code == 2 and not said.out
+    assert "assume.share=2 is no speed; it is at most 1 and more than 0." in said.err

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from unigen.disk import staged
 from unigen.errors import CheckpointError, ResourceError, UsageError
 from unigen.follow import journal
 from unigen.owner import lock, refuse_owned
@@ -87,6 +88,22 @@ def test_sweep_takes_dead_stages_only(tmp_path):
     assert [path.name for path in gone] == ["step-00000001.tmp-def", "step-00000002.tmp-abc"]
     assert names(tmp_path) == ["other.tmp-x", "step-00000001"]
     assert sweep(tmp_path / "nowhere") == []
+
+
+def test_a_writer_leaves_the_stages_of_its_neighbors_alone(tmp_path):
+    with staged(tmp_path / "shards_val", 1) as other:
+        (other / "file").write_bytes(b"half")
+        with staged(tmp_path / "shards", 1) as stage:
+            (stage / "file").write_bytes(b"whole")
+        assert (other / "file").read_bytes() == b"half"
+        with (
+            pytest.raises(UsageError, match=r"shards_val.*another process"),
+            staged(tmp_path / "shards_val", 1),
+        ):
+            raise AssertionError("two writers at once")
+        (other / "file").write_bytes(b"all")
+    assert (tmp_path / "shards_val" / "file").read_bytes() == b"all"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shards", "shards_val"]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from unigen.data.folder import Folder
 from unigen.data.shards import Shards, pack
 from unigen.data.stream import Stream
 from unigen.errors import MediaError, UsageError
+from unigen.media import limits
 from unigen.objectives import Denoise
 from unigen.trainer import Trainer
 
@@ -68,6 +69,7 @@ def test_what_was_packed_comes_back_in_any_order(tmp_path):
     assert not examine(source)["broken"]
 
 
+@pytest.mark.extra
 def test_shards_are_plain_webdataset_tars(packed):
     with tarfile.open(packed / "shard-00000.tar") as tar:
         names = tar.getnames()
@@ -188,13 +190,17 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path, monkeypatch, root):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stream_trains_and_is_the_same_with_and_without_threads(tmp_path):
+@pytest.mark.extra
+def test_a_stream_trains_and_is_the_same_with_and_without_threads(tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
     members = [(f"{i:03d}.{e}", d) for i in range(12)
                for e, d in (("png", picture(i)), ("txt", b"a red circle"))]  # fmt: skip
     members[8:8] = [("evil.pkl", b"x"), ("../evil.png", b"x")]
     members += [(f"{i}.png", b"broken" if i == 30 else picture(i)) for i in range(30, 36)]
-    tar_of(tmp_path / "a.tar", *members)
+    link = tarfile.TarInfo("late/link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    tar_of(tmp_path / "a.tar", *members, ("huge.png", bytes(9_001)), link)
+    monkeypatch.setattr(limits, "FILE_BYTES", 9_000)
 
     def losses(workers):
         model = tiny_model()
@@ -205,7 +211,11 @@ def test_a_stream_trains_and_is_the_same_with_and_without_threads(tmp_path):
 
     assert losses(0) == losses(2)
     records = [json.loads(x) for x in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
-    assert all(r["name"].endswith("a.tar/30") for r in records)
+    named = {r["name"].rpartition("a.tar/")[2]: r["reason"] for r in records}
+    assert named.keys() == {"30", "evil.pkl", "../evil.png", "late/link.png", "huge.png"}
+    assert len(records) == len(named)  # once, however often the stream comes by
+    assert "pickle" in named["evil.pkl"] and "out of the archive" in named["../evil.png"]
+    assert "link" in named["late/link.png"] and "the limit is" in named["huge.png"]
     with pytest.raises(UsageError, match="runs a program"):
         Stream(["pipe:touch evil"])
     with pytest.raises(MediaError, match="cannot be read as a tar"):

@@ -9,7 +9,7 @@ from tiny import NAMES, tiny_model, tiny_spec, tiny_world
 
 from unigen import registry
 from unigen.data.latents import Latents
-from unigen.errors import ResourceError
+from unigen.errors import CheckpointError, ResourceError
 from unigen.objectives import Align, Codec, Denoise
 from unigen.optim import averaged, optimizers, schedule
 from unigen.runs import latest_step, load_step, save_step
@@ -46,6 +46,14 @@ def trainer_of(name, model=None, **options):
 
 def weights(module):
     return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(("made", "wanted"), [(None, 0.02), (0.02, None)])
+def test_a_checkpoint_of_other_optimizers_is_refused(made, wanted):
+    saved = trainer_of("denoise", muon_lr=made)
+    saved.train_step()
+    with pytest.raises(CheckpointError, match=r"optimizers have .* go on with"):
+        trainer_of("denoise", muon_lr=wanted).load_state(*saved.state())
 
 
 def equal(a, b):

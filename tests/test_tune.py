@@ -10,13 +10,16 @@ from tiny import NAMES, tiny_model, tiny_spec, tiny_world
 from unigen import registry
 from unigen.cli import main
 from unigen.data.latents import Latents
+from unigen.data.world import World
 from unigen.errors import UsageError
-from unigen.model import UniGen
+from unigen.model import UniGen, load
 from unigen.objectives import Align, Codec, Denoise
 from unigen.runs import latest_step, load_step, save_step
+from unigen.tokens import modality_of
 from unigen.train import export, overlay
 from unigen.trainer import Trainer
 from unigen.tune import All, Lora, New
+from unigen.validate import Validation, samples
 
 OLD = ("image", "text", "video")  # what the smaller of two models knows
 
@@ -212,3 +215,45 @@ def test_finetune_from_the_command_line(tmp_path, capsys):
         old = UniGen.from_pretrained(tmp_path / "a" / "model").modality("text").words
         new = UniGen.from_pretrained(tmp_path / tune / "model").modality("text").words
         assert new[: len(old)] == old and "lovely" in new[len(old) :]
+
+
+def test_weights_of_another_shape_are_refused_and_stay(tmp_path, capsys):
+    small = ["train", "model=small", "modality=[text,image]", "trainer.batch=4", "trainer.steps=1",
+             "trainer.preview_every=0", "trainer.cache=16"]  # fmt: skip
+    wide, run = "model.denoiser.width=96", tmp_path / "run"
+    assert main([*small, f"out={run}"]) == 0
+    saved = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
+    assert main([*small, "trainer.steps=2", wide, f"out={run}"]) == 4
+    assert main([*small, wide, f"init={run / 'model'}", f"out={tmp_path / 'other'}"]) == 2
+    said = capsys.readouterr().err
+    assert "does not fit the model it names: it misfits in denoiser.embed.text.weight" in said
+    assert "which does not fit this model" in said and "Traceback" not in said
+    assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == saved
+
+
+def missed(model, world):
+    """Return what a model misses of pictures and captions that no run has learned."""
+    (batch,) = samples(model, Denoise(), world, "cpu", count=32)
+    some = {part: z for part, z in batch.items() if modality_of(part) in ("image", "text")}
+    idle = Trainer(model, Denoise(), world, steps=1, batch=1, bf16=False)
+    return Validation([some], every=1, count=32).losses(idle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("two", [0.0, 1.0])
+def test_the_embedded_model_learns_of_a_changed_world(two, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    done = main(["train", "experiment=world", "data.novel=1.0", f"data.two={two}", "init=embedded",
+                 "trainer.steps=30", "trainer.batch=16", "trainer.cache=64", "trainer.warmup=2",
+                 "trainer.lr=7e-4", "trainer.muon_lr=0.005", "trainer.ema=0.0", "out=run",
+                 "trainer.preview_every=0"])  # fmt: skip
+    assert done == 0, capsys.readouterr().err
+    old, new = load(), UniGen.from_pretrained(tmp_path / "run/model")
+    known, words = old.modality("text").words, new.modality("text").words
+    assert words[: len(known)] == known
+    assert {"pink", "sways", "swaying"} <= {*words[len(known) :]}
+    old.modality("text").adopt(new.config["modalities"]["text"])  # the same captions
+    held_out = World(seed=7, two=two, novel=1.0)
+    before, after = missed(old, held_out), missed(new, held_out)
+    assert before.keys() == after.keys() == {"text->image", "image->text", "mean"}
+    assert all(after[way] < 0.95 * before[way] for way in before)

@@ -272,6 +272,8 @@ def test_a_run_with_validation_resumes_and_has_the_losses_of_one_without(unigen,
         log.write('{"step": 4, "mean": 1.0}\n{"step": 5, "me')
     assert unigen("out=parts", "trainer.steps=5", *held_out)[0] == 0
     assert lines_of(tmp_path / "parts/validation.jsonl") == whole
+    code, said = unigen("out=parts", "trainer.steps=6", "seed=9")
+    assert code == 0 and "begun with seed=0; from here on its draws are those of seed=9" in said
 
 
 def test_a_folder_is_held_out(unigen, tmp_path):

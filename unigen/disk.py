@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -76,33 +77,44 @@ def staged(target: Path, size: int) -> Iterator[Path]:
 
     An existing `target` is swapped out whole. On any failure `target` stays as it was. Files
     inside must have been synced by the writer. `size` bytes must be free 1.2 times over. What a
-    killed writer of the same target left is deleted first: a target has one writer at a time.
+    killed writer of the same target left is deleted first. Raises `UsageError` where another one
+    is at work: a target has one writer at a time.
     """
     with writing(target, size):
         target.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        sweep_stages(target.parent, target.name)
+        sweep_stages(target.parent, re.escape(target.name))
         need_space(target, size)
         stage = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
         stage.mkdir(mode=FOLDER_MODE)
         try:
-            yield stage
-            sync(stage)
-            _place(stage, target)
-            sync(target.parent)
+            with held(stage):
+                yield stage
+                sync(stage)
+                _place(stage, target)
+                sync(target.parent)
         finally:  # what failed, or what was replaced
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def sweep_stages(parent: Path, prefix: str) -> list[Path]:
-    """Delete the stages whose names begin with `prefix`; return what was deleted."""
-    stages = [
-        path
-        for path in (sorted(parent.iterdir()) if parent.is_dir() else ())
-        if path.name.startswith(prefix) and ".tmp-" in path.name[len(prefix) :]
-    ]
+def sweep_stages(parent: Path, targets: str) -> list[Path]:
+    """Delete the stages of targets whose names match a regular expression; return them.
+
+    Raises `UsageError` where a process is filling one of them.
+    """
+    names = re.compile(rf"({targets})\.tmp-[0-9a-z]+")
+    found = sorted(parent.iterdir()) if parent.is_dir() else []
+    stages = [path for path in found if names.fullmatch(path.name)]
     for stage in stages:
         with writing(stage):
-            shutil.rmtree(stage)
+            try:
+                with held(stage):
+                    shutil.rmtree(stage)
+            except BlockingIOError as error:
+                target = stage.with_name(stage.name.rpartition(".tmp-")[0])
+                raise UsageError(
+                    f"{named(target)} is being written by another process; wait for it, or choose "
+                    "another folder."
+                ) from error
     return stages
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from unigen.errors import UsageError
 from unigen.layers import Block
 from unigen.model import UniGen
-from unigen.team import Team
+from unigen.team import Team, Torchrun
 
 ENGINES = ("ddp", "fsdp")
 
@@ -124,7 +123,7 @@ class Sharded(Engine):
         self._hollow = copy.deepcopy(model, weights)  # of meta weights, to be filled for samples
         self._change(lesson)
         device = next(lesson.parameters()).device.type
-        mesh = init_device_mesh(device, (self.team.size,))
+        mesh = cast(Torchrun, self.team).mesh(device)
         for each in (lesson, average):
             for block in blocks(each):
                 fully_shard(block, mesh=mesh)

@@ -1,4 +1,4 @@
-"""Following a run: the progress bar, the log of losses, TensorBoard, Weights & Biases, the record.
+"""Following a run: the progress bar, the log of losses, TensorBoard, Weights & Biases.
 
 `losses.jsonl` depends on the run's configuration only; what depends on the machine, such as
 samples a second, goes to the bar and the curves.
@@ -6,15 +6,12 @@ samples a second, goes to the bar and the curves.
 
 import json
 import os
-import platform
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +23,6 @@ from unigen.disk import write_file, writing
 from unigen.errors import UsageError
 
 _LOGGED = re.compile(rb'\{"step": (\d+)[,}]')
-_PACKAGES = ("unigen", "torch", "torchaudio", "diffusers", "transformers", "safetensors", "numpy")
 
 
 class Follower:
@@ -118,57 +114,12 @@ def _tracker(project: str, out: Path, config: dict) -> Any:
     )
 
 
-def record(out: Path, config: dict, processes: int) -> None:
-    """Write run.json: the resolved configuration, versions, git state, machine, processes."""
-    facts = {
-        "config": config,
-        "processes": processes,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    path = out / "run.json"
-    with writing(path):
-        stage = path.with_name(f"{path.name}.tmp-{os.urandom(8).hex()}")
-        write_file(stage, (json.dumps(facts, indent=2, default=str) + "\n").encode())
-        stage.replace(path)
-
-
 def peak_memory() -> int:
     """Return the most bytes that this process has held: of its GPU, or of the machine."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the packages that a run depends on."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # a bare checkout is not installed
-            found[name] = "not installed"
-    return found
-
-
-def _git() -> dict[str, Any] | None:
-    """Return commit and changed files of the checkout that this package runs from, if any."""
-    here = Path(__file__).resolve().parents[1]
-    if not (here / ".git").exists():
-        return None
-
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"),
-                "changed": ask("status", "--porcelain", "-uno").splitlines()[:50]}  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def journal(path: Path, step: int) -> TextIO:

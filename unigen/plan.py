@@ -1,11 +1,14 @@
-"""What a training step costs, before it is taken: parameters, operations, memory, bytes moved.
+"""What a training step costs, before it is taken: parameters, operations, memory, bytes, seconds.
 
 Operations and activations are counted by walking the denoiser once on tensors that hold no data,
-for every presence set, weighted by how often training draws it. Nothing here is measured.
+for every presence set, weighted by how often training draws it. Nothing here is measured; seconds
+follow from the speeds that are assumed.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 import torch
@@ -26,6 +29,31 @@ from unigen.uvit import Denoiser
 
 PROCESSES = (1, 8, 64, 512)
 FLOAT = 4  # bytes of a weight, a gradient, a moment and an average
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the seconds of a plan assume of a processor and of the network."""
+
+    tflops: int | float = 989.0  # a second at most: an H100 SXM, bfloat16, dense, as published
+    share: int | float = 0.4  # of it that a step reaches
+    network: int | float = 50.0  # GB a second that each sends: a port of 400 Gb/s
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for what is no speed."""
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+                raise UsageError(f"assume.{name}={value} is no number; type one such as 1.")
+            if not value > 0 or (name == "share" and value > 1):
+                most = "at most 1 and " if name == "share" else ""
+                raise UsageError(f"assume.{name}={value} is no speed; it is {most}more than 0.")
+
+    def seconds(self, flops: float, moved: float = 0.0, processes: int = 1) -> float:
+        """Return how long a step takes that computes first and sends then.
+
+        flops: operations of all processes together. moved: bytes that each of them sends.
+        """
+        return flops / (processes * self.tflops * 1e12 * self.share) + moved / (self.network * 1e9)
 
 
 class Step:
@@ -81,6 +109,10 @@ class Step:
         """
         share = (processes - 1) / processes
         return (3 if sharded else 2) * share * self.gradients
+
+    def seconds(self, processes: int, sharded: bool, speed: Speed) -> float:
+        """Return how long a step takes at some speed; nothing is sent while it computes."""
+        return speed.seconds(self.flops, self.moved(processes, sharded), processes)
 
 
 def walk(
@@ -165,25 +197,27 @@ def report(cfg: dict) -> str:
     model, objective = build(cfg["model"], plugins), build(cfg["objective"], plugins)
     if objective.module(model) is not model.denoiser:
         raise UsageError("plan=true counts the steps of a denoiser; type objective=denoise.")
-    options = cfg["trainer"]
+    options, speed = cfg["trainer"], Speed(**cfg["assume"])
     tokens = {p: model.shape(p)[0] for p in model.denoiser.parts}
     shares, muon = objective.shares, options["muon_lr"] is not None
-    passes, forget = options["accumulate"], options["checkpointing"]
+    passes, forget, bf16 = options["accumulate"], options["checkpointing"], options["bf16"]
     step = Step(
-        model.denoiser, tokens, shares, options["batch"], muon, forget, options["bf16"], passes
+        model.denoiser, tokens, shares, options["batch"], muon, forget, bf16 is not False, passes
     )
-    return "\n".join(lines(step))
+    return "\n".join(lines(step, speed))
 
 
-def lines(step: Step) -> list[str]:
+def lines(step: Step, speed: Speed) -> list[str]:
     """Return a plan in words: one line a fact, then one a number of processes and engine."""
     text = [
         f"parameters of the denoiser  {step.parameters:,}",
         f"batch                       {step.batch} samples",
         f"tokens a step               {step.tokens:,.0f} on average over presence sets",
-        f"operations a step           {step.flops / 1e12:.3f} TFLOP on average",
-        "computed, not measured; GB of each process, and GB that it sends in a step:",
-        "processes engine  weights gradients optimizer average activations   total    sent",
+        f"operations a step           {step.flops / 1e12:.4g} TFLOP on average",
+        f"assumed of each processor   {speed.share:g} of {speed.tflops:g} TFLOP a second, "
+        f"{speed.network:g} GB a second sent",
+        "computed, not measured; GB of each process, GB that it sends in a step, and seconds:",
+        "processes engine  weights gradients optimizer average activations   total    sent seconds",
     ]
     for processes in PROCESSES:
         for sharded in (False, True) if processes > 1 else (False,):
@@ -193,6 +227,7 @@ def lines(step: Step) -> list[str]:
                 f"{processes:9} {'fsdp' if sharded else 'ddp':6}  {gb['weights']:>7} "
                 f"{gb['gradients']:>9} {gb['optimizer']:>9} {gb['average']:>7} "
                 f"{gb['activations']:>11} {gb['total']:>7} "
-                f"{step.moved(processes, sharded) / 1e9:>7.3g}"
+                f"{step.moved(processes, sharded) / 1e9:>7.3g} "
+                f"{step.seconds(processes, sharded, speed):>7.3g}"
             )
     return text

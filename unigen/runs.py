@@ -50,6 +50,12 @@ class Latest(NamedTuple):
     folder: Path | None
     notes: list[str]
 
+    @property
+    def step(self) -> int:
+        """Return the step that it was written after, 0 where there is none."""
+        found = None if self.folder is None else _STEP.fullmatch(self.folder.name)
+        return int(found[1]) if found else 0
+
 
 def save_step(
     run: str | Path,
@@ -176,7 +182,7 @@ def _join(shards: list[Callable[[], dict[str, Tensor]]], rank: int, size: int) -
 
 def sweep(run: str | Path) -> list[Path]:
     """Delete what killed saves left behind; return the paths. Call it with the run locked."""
-    return sweep_stages(real_path(run) / "checkpoints", "step-")
+    return sweep_stages(real_path(run) / "checkpoints", r"step-\d+")
 
 
 def _steps(run: str | Path) -> list[tuple[int, Path]]:

@@ -4,6 +4,7 @@ They meet in a store, which torchrun keeps, and in collectives, which end at a t
 of them fails, the others say which.
 """
 
+import gc
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -80,7 +82,7 @@ class Torchrun(Team):
 
     def __init__(self, timeout: float):
         """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
-        self.timeout, self._meetings = timedelta(seconds=timeout), 0
+        self.timeout = timedelta(seconds=timeout)
         store, self.rank, self.size = next(rendezvous("env://", timeout=LONG))
         store = PrefixStore(_start(store, self.rank, self.size), store)
         self._store = PrefixStore("unigen", store)
@@ -91,10 +93,28 @@ class Torchrun(Team):
         dist.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.size, timeout=self.timeout
         )
+        # connections of their own: a wait in the store would not see that somebody died
+        self._rooms: dict[timedelta, dist.ProcessGroup] = {}
+        for patience in (LONG, WRITING):
+            self._rooms[patience] = dist.new_group(backend="gloo", timeout=patience)  # type: ignore
+        self._meshes: list[DeviceMesh] = []
+
+    def leave(self) -> None:
+        """Take the groups down while Python lives: a thread of theirs that outlasts it aborts."""
+        self._rooms.clear()
+        for mesh in self._meshes:  # which the caches of DTensor keep for ever
+            mesh._pg_registry.clear()
+        dist.destroy_process_group()
+        gc.collect()  # the wrappers of a module hold groups, and are held in circles
 
     def device(self, name: str) -> str:
         """Return the device of this process: its own one of the node's GPUs."""
         return f"cuda:{torch.cuda.current_device()}" if name == "cuda" else name
+
+    def mesh(self, device: str) -> DeviceMesh:
+        """Return the processes in a row, for torch to share tensors over."""
+        self._meshes.append(init_device_mesh(device, (self.size,)))
+        return self._meshes[-1]
 
     def shares(self, passes: int) -> Iterator[Share]:
         """Return the shares of a step that this process takes, one after another."""
@@ -124,10 +144,8 @@ class Torchrun(Team):
         return tuple(bool(x > 0) for x in self.mean(torch.tensor(words, dtype=torch.float32)))
 
     def meet(self, patience: timedelta = LONG) -> None:
-        """Wait for everybody, as long as it may take."""
-        self._meetings += 1
-        self._store.set(f"met/{self._meetings}/{self.rank}", "here")
-        self._store.wait([f"met/{self._meetings}/{i}" for i in range(self.size)], patience)
+        """Wait for everybody, as long as it may take, or until somebody dies."""
+        dist.barrier(group=self._rooms[patience])
 
     @contextmanager
     def roll_call(self) -> Iterator[None]:
@@ -239,7 +257,7 @@ def team_of(timeout: float) -> Iterator[Team]:
     team = Torchrun(timeout)
     with team.roll_call():  # after a fault nothing is taken down: that would wait for the dead
         yield team
-    dist.destroy_process_group()
+    team.leave()
 
 
 def _fault(error: BaseException) -> BaseException:

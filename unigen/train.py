@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from unigen import checkpoint, plan, runs
 from unigen.configure import build
 from unigen.data.feed import feed, lessons, meet, teach
+from unigen.disk import named
 from unigen.engine import engine_of
 from unigen.errors import UsageError
-from unigen.follow import following, record
+from unigen.follow import following
 from unigen.model import EMBEDDED, UniGen
 from unigen.owner import lock
 from unigen.preview import preview
+from unigen.record import record
 from unigen.team import Team, team_of
 from unigen.trainer import Trainer
 from unigen.validate import Validation, validating
@@ -128,7 +130,7 @@ def _run(cfg: dict, team: Team) -> Path:
                 latest = runs.latest_step(out)
                 for note in latest.notes:
                     sys.stderr.write(f"unigen: {note}\n")
-                record(out, cfg, team.size)
+                record(out, cfg, team.size, latest.step)
         last = team.tell(latest and latest.folder)
         loaded = overlay(model, cfg.get("init") or ())
         source = meet(model, objective, data, out)
@@ -140,7 +142,13 @@ def _run(cfg: dict, team: Team) -> Path:
         trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"],
                           tune=tune, loaded=loaded, **options)  # fmt: skip
         if last is not None:
-            trainer.load_state(*runs.load_step(last, *engine.place))
+            groups, facts = runs.load_step(last, *engine.place)
+            trainer.load_state(groups, facts)
+            if team.rank == 0 and facts["seed"] != trainer.seed:
+                sys.stderr.write(
+                    f"unigen: {named(out)} was begun with seed={facts['seed']}; from here on its "
+                    f"draws are those of seed={trainer.seed}\n"
+                )
         team.meet()
         _loop(trainer, out, config=cfg, validation=validation, **pace)
         if objective.moves_latents:

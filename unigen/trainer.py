@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from unigen import checkpoint
 from unigen.data.ahead import Ahead
 from unigen.engine import Engine, Lesson
-from unigen.errors import ResourceError, UsageError
+from unigen.errors import CheckpointError, ResourceError, UsageError
 from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
+from unigen.precision import autocast, native
 from unigen.share import Draws, Share
 from unigen.state import flatten_optimizer, unflatten_optimizer
 from unigen.tune import All
@@ -48,7 +49,7 @@ class Trainer:
         decay: float = 0.0,  # share of the steps over which a constant rate falls to 0
         clip: float = 1.0,  # largest norm of the gradient
         ema: float = 0.999,  # decay of the averaged weights
-        bf16: bool = True,  # autocast to bfloat16
+        bf16: bool | None = None,  # autocast to bfloat16; none: where the device is native
         patience: int = 5,  # non-finite steps in a row before the run stops
         workers: int = 0,  # threads that read ahead of the step; 0: each batch when it is needed
         tune: All | None = None,  # which weights of the module learn; none: all
@@ -64,7 +65,7 @@ class Trainer:
         self.model, self.objective, self.data = model, objective, data
         self.seed, self.steps, self.batch, self.clip = seed, steps, batch, clip
         self.accumulate, self.schedule = accumulate, (warmup, decay, schedule)
-        self.bf16, self.patience = bf16, patience
+        self.patience = patience
         self.module, self.tune = objective.module(model), tune or All()
         model.requires_grad_(False)
         self.tune.prepare(self.module.requires_grad_(False), loaded)
@@ -73,6 +74,7 @@ class Trainer:
         self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay)
         self.step, self.bad, self.skipped = 0, 0, 0
         self.device = next(self.module.parameters()).device
+        self.bf16 = self.engine.team.tell(native(self.device) if bf16 is None else bf16)
         self.finish = getattr(data, "finish", None)  # of raw batches that were read ahead
         self.read = Ahead(self._read, workers if self.finish else 0)
 
@@ -119,7 +121,7 @@ class Trainer:
             generator = Draws(share, self.device)
             generator.manual_seed(work.noise)
             with self.engine.passing(self.lesson, last=len(passes) == self.accumulate - 1):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                with autocast(self.device, self.bf16):
                     losses = self.lesson(batch, generator)
                 total = torch.stack(list(losses.values())).sum()
                 if not total.requires_grad:
@@ -141,11 +143,12 @@ class Trainer:
             if isinstance(value, Tensor) and value.is_floating_point()
             for i in index[~value.flatten(1).isfinite().all(1).cpu()]
         }
-        samples = sorted(bad) or index.tolist()
+        describe = getattr(self.data, "describe", str)
+        samples = [describe(i) for i in sorted(bad) or index.tolist()]
         more = f" and {len(samples) - 12} more" if len(samples) > 12 else ""
         return (
             f"the loss was not finite for {self.bad} steps in a row, up to step {self.step}, whose "
-            f"samples are {', '.join(map(str, samples[:12]))}{more}"
+            f"samples are {', '.join(samples[:12])}{more}"
             f"{' (their data is not finite)' if bad else ''}; the last checkpoint is good. Try a "
             "lower trainer.lr and trainer.muon_lr."
         )
@@ -167,9 +170,16 @@ class Trainer:
         self._match(self.model, groups["model"], "the checkpoint's model")
         self._match(self.module, groups["module"], "the checkpoint's module")
         self._match(self.ema, groups["ema"], "the checkpoint's averaged weights")
-        for i, optimizer in enumerate(self.optimizers):
-            name = f"optimizer{i}"
-            state = unflatten_optimizer(groups[name], meta[name])
+        names = sorted(name for name in meta if name.startswith("optimizer"))
+        states = [unflatten_optimizer(groups.get(name, {}), meta[name]) for name in names]
+        came, wanted = _sizes(states), _sizes([o.state_dict() for o in self.optimizers])
+        if came != wanted:
+            raise CheckpointError(
+                f"the checkpoint's optimizers have {came} weights and this run's {wanted}; go on "
+                "with the trainer.muon_lr, objective and tune of the run that made it, or begin "
+                "another one from its weights, with init=<folder>/model and a new out=."
+            )
+        for optimizer, state in zip(self.optimizers, states, strict=True):
             weights = [p for group in optimizer.param_groups for p in group["params"]]
             for number, own in state["state"].items():
                 own.update({k: self.engine.adopt(weights[number], v) for k, v in own.items()})
@@ -187,3 +197,8 @@ class Trainer:
         """Put the averaged weights into the model and return it; training cannot go on after."""
         self.module.load_state_dict(self.ema.module.state_dict())
         return self.model
+
+
+def _sizes(states: list[dict[str, Any]]) -> list[int]:
+    """Return how many weights each optimizer moves."""
+    return [sum(len(group["params"]) for group in state["param_groups"]) for state in states]

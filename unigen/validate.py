@@ -21,6 +21,7 @@ from unigen.data.indexed import Indexed
 from unigen.errors import UnigenError, UsageError
 from unigen.flow import DECIDED
 from unigen.model import UniGen
+from unigen.precision import autocast
 from unigen.presence import directions, settled
 from unigen.team import Team
 from unigen.tokens import Clocks, Tokens, modality_of, noise, role_of
@@ -56,7 +57,7 @@ class Validation:
             if engine.team.rank == 0:
                 learning = model.training
                 made.to(trainer.device).eval()
-                with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.bf16):
+                with autocast(trainer.device, trainer.bf16):
                     if trainer.module is model.denoiser:
                         found = self._denoised(made)
                     else:

@@ -1,9 +1,10 @@
 """Broken samples: counted, named in a file, and too many of them end the run."""
 
+import fcntl
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unigen.disk import named, writing
 from unigen.errors import MediaError
@@ -22,6 +23,7 @@ class Bad:
         """most: the share of broken items that a run bears. total: how many items there are."""
         self.most, self.total = most, total
         self.path: Path | None = None
+        self._end = 0  # of what is known of the file
         self.reasons: dict[tuple[int, str], str] = {}
         self._seen: set[int] = set()
         self._items: set[int] = set()
@@ -30,14 +32,10 @@ class Bad:
 
     def log(self, path: Path) -> None:
         """Name broken samples in a file of JSON lines from now on, each once."""
-        self.path = path
+        self.path, self._end = path, 0
         if path.is_file():
-            for line in path.read_bytes().splitlines():
-                try:
-                    record = json.loads(line)
-                    self._written.add((record["name"], record["part"]))
-                except (ValueError, KeyError, TypeError):
-                    continue  # half a line that a kill left: the sample is named again
+            with path.open("rb") as file:
+                self._catch_up(file)
 
     def known(self, item: int, part: str) -> bool:
         """Whether a part of an item is known to be broken."""
@@ -71,11 +69,30 @@ class Bad:
         return seen >= LEAST and bad > expected + luck
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add a line to the file, if there is one and it does not name this sample yet."""
+        """Add a line to the file, if there is one and it does not name this sample yet.
+
+        Other processes of the run name theirs in it, too: one writes at a time.
+        """
         key = (record["name"], record["part"])
         if self.path is None or key in self._written:
             return
-        self._written.add(key)
-        line = json.dumps(record, ensure_ascii=True) + "\n"
-        with writing(self.path, len(line)), self.path.open("a", encoding="ascii") as file:
-            file.write(line)
+        line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
+        with writing(self.path, len(line)), self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            half = self._catch_up(file)
+            if key not in self._written:
+                file.write(b"\n" + line if half else line)
+                self._written.add(key)
+
+    def _catch_up(self, file: BinaryIO) -> bool:
+        """Learn what the file names since the last look; tell whether it ends in half a line."""
+        file.seek(self._end)
+        lines, newline, half = file.read().rpartition(b"\n")
+        self._end += len(lines) + len(newline)
+        for line in lines.splitlines():
+            try:
+                record = json.loads(line)
+                self._written.add((record["name"], record["part"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # half a line that a kill left: the sample is named again
+        return bool(half)

@@ -40,6 +40,8 @@ def examine(source: Files) -> dict[str, Any]:
                 same[part, sha].append(listed.names[number])
     kinds = Counter(" + ".join(sorted(item)) for item in listed.items)
     names = {record["name"] for record in broken}
+    whole = [part for part in sorted(parts) if part != TEXT and part not in _READERS]
+    unread = [f"{part}: its files are counted and not decoded" for part in whole]
     return {
         "items": len(listed.items),
         "kinds": dict(kinds.most_common()),
@@ -47,7 +49,7 @@ def examine(source: Files) -> dict[str, Any]:
         "broken": broken,
         "broken_items": len(names),
         "duplicates": [{"part": p, "names": n} for (p, _), n in same.items() if len(n) > 1],
-        "notes": listed.notes,
+        "notes": [*listed.notes, *unread],
     }
 
 

@@ -15,6 +15,7 @@ from unigen.data.shards import pack
 from unigen.disk import named
 from unigen.errors import MediaError, UsageError
 from unigen.model import load
+from unigen.owner import lock
 
 
 def check(cfg: dict) -> Iterator[str]:
@@ -46,8 +47,9 @@ def encode(cfg: dict) -> Path:
     source.attach(kinds_of(model))
     _say(source)
     out = media.make_folder(_out(cfg))
-    source.bad.log(out / "bad_samples.jsonl")
-    on_disk(source, model, out, cfg["items"], cfg["dtype"], cfg["device"])
+    with lock(out):
+        source.bad.log(out / "bad_samples.jsonl")
+        on_disk(source, model, out, cfg["items"], cfg["dtype"], cfg["device"])
     if source.bad.reasons:
         sys.stderr.write(
             f"unigen: {len(source.bad.reasons)} broken files are left out and named in "

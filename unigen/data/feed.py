@@ -17,6 +17,7 @@ from unigen.data.stream import Stream
 from unigen.errors import MediaError, UsageError
 from unigen.modalities.base import Modality
 from unigen.model import UniGen
+from unigen.precision import autocast
 from unigen.tokens import GLOBAL
 
 
@@ -27,6 +28,7 @@ class Feed:
         """source: Rows are latents already; anything else is raw."""
         self.model, self.objective, self.source, self.device = model, objective, source, device
         self.order, self.batch = source.order, source.batch
+        self.describe = getattr(source, "describe", str)  # a sample for people
         if isinstance(source, Indexed | Stream):
             self.available = source.available
         elif hasattr(source, "parts"):  # a source of one's own may lack a modality
@@ -60,7 +62,7 @@ def encode(model: UniGen, objective: Any, part: str, value: Any, device: Any) ->
     """Return what an objective keeps of a raw batch, in bfloat16, with the codecs at rest."""
     learning = model.training
     model.eval()
-    with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16):
+    with torch.no_grad(), autocast(device):
         made = objective.encode(model, part, on(value, device)).bfloat16()
     model.train(learning)
     return made

@@ -89,8 +89,8 @@ class Indexed(ABC):
         return len(self.names)
 
     def describe(self, item: int) -> str:
-        """Return the name of an item."""
-        return str(self.names[item])
+        """Return the name of an item, in whatever epoch."""
+        return str(self.names[item % len(self)])
 
     def available(self, index: Tensor) -> list[str]:
         """Return the parts that all of some items have."""

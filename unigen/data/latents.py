@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unigen.model import UniGen
+from unigen.precision import autocast
 from unigen.tensorfile import read_weights, write_weights
 from unigen.tokens import GLOBAL, modality_of, role_of
 
@@ -79,7 +80,7 @@ def _encode(
     store: dict[str, list[Tensor]] = {part: [] for part in parts}
     model.eval()
     bar = tqdm(range(0, count, 64), desc="encoding", file=sys.stderr, mininterval=5.0)
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
+    with autocast(device):
         for start in bar:
             raw = source.batch(torch.arange(start, min(start + 64, count)), list(store))
             for part, value in raw.items():

@@ -32,7 +32,16 @@ def audiocaps(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Fi
 
 
 def msrvtt(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files:
-    """MSR-VTT: `videodatainfo.json` (`videos`, `sentences`) and clips called `<video_id>`."""
+    """MSR-VTT: `videodatainfo.json` (`videos`, `sentences`) and clips called `<video_id>`.
+
+    Or the CSV of a split, with the columns `video_id` and `sentence`.
+    """
+    if Path(index).suffix == ".csv":
+        split = read_table(index)
+        need(index, split, ["video_id", "sentence"])
+        lines = _grouped((str(r["video_id"]), r["sentence"]) for r in split)
+        return Files(_listing(index, root, "video", (([i], x) for i, x in lines.items())),
+                     seed, max_bad)  # fmt: skip
     table = _lists(index, videos=("video_id",), sentences=("video_id", "caption"))
     captions = _grouped((s["video_id"], s["caption"]) for s in table["sentences"])
     rows = [([str(v["video_id"])], captions.get(v["video_id"], [])) for v in table["videos"]]

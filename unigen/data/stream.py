@@ -9,7 +9,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ from torch import Tensor
 from unigen.data import raw
 from unigen.data.bad import Bad
 from unigen.data.items import Item
-from unigen.data.tars import fault_of_name, part_of
+from unigen.data.tars import fault_of, part_of
 from unigen.errors import MediaError, UsageError
-from unigen.media import limits
 from unigen.modalities.base import Modality, Raw
 
 Kind = tuple[str, ...]
+_META = re.compile(r"__[^/]*__($|/)")  # members about the tar itself, by webdataset's convention
 
 
 class Stream:
@@ -127,7 +127,7 @@ class Stream:
                 return
 
     def _once(self) -> Iterator[tuple[int, str, Item]]:
-        """Yield the samples of all tars, once: webdataset takes the tars apart and groups them."""
+        """Yield the samples of all tars, once: webdataset says which files are one sample."""
         try:
             fsspec, wds = import_module("fsspec"), import_module("webdataset.tariterators")
         except ImportError:
@@ -138,23 +138,33 @@ class Stream:
         for url in self.urls:
             try:
                 with fsspec.open(url, "rb") as stream:
-                    files = wds.tar_file_expander(
-                        [{"url": url, "stream": stream}],
-                        select_files=lambda name: fault_of_name(name) is None,
-                    )
-                    for sample in wds.group_by_keys(files):
+                    for sample in wds.group_by_keys(self._members(url, stream)):
                         yield number, f"{url}/{sample['__key__']}", _item(sample)
                         number += 1
-            except (OSError, ValueError, ImportError, tarfile.TarError) as error:
+            except (OSError, EOFError, ValueError, ImportError, tarfile.TarError) as error:
                 words = " ".join(str(error).split())[:120]
                 raise MediaError(f"{url[:120]} cannot be read as a tar: {words}") from error
 
+    def _members(self, url: str, stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+        """Yield the files of a tar as webdataset has them; name what is refused, and read on."""
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for info in tar:
+                vars(tar)["members"] = []  # what is past is not kept: memory stays flat
+                if info.isdir() or _META.match(info.name):
+                    continue
+                fault = fault_of(info)
+                file = tar.extractfile(info) if fault is None else None
+                if file is not None:
+                    yield {"fname": info.name, "data": file.read(), "__url__": url}
+                else:
+                    self.bad.write({"name": f"{url}/{info.name}", "part": "", "reason": fault})
+
 
 def _item(sample: dict[str, Any]) -> Item:
-    """Return the parts of a sample; nothing is decoded, and nothing too large is kept."""
+    """Return the parts of a sample; nothing is decoded."""
     found: Item = {}
     for extension, data in sample.items():
         part = None if extension.startswith("__") else part_of(extension)
-        if part and isinstance(data, bytes) and len(data) <= limits.FILE_BYTES:
+        if part and isinstance(data, bytes):
             found.setdefault(part, data)
     return found

@@ -49,7 +49,7 @@ def walk_tar(path: Path) -> Iterator[Found]:
                         f"{info.name!r} declares {info.size} bytes, and {left} are left"
                     )
                 if not info.isdir():
-                    yield Found(member, _fault(info))
+                    yield Found(member, fault_of(info))
             end = tar.offset
             file.seek(end)
             rest = file.read(BLOCK)
@@ -66,7 +66,7 @@ def walk_tar(path: Path) -> Iterator[Found]:
         yield Found(place, f"the archive is damaged: {words}")
 
 
-def _fault(info: tarfile.TarInfo) -> str | None:
+def fault_of(info: tarfile.TarInfo) -> str | None:
     """Say why a member is not wanted, if it is not."""
     if not info.isreg() or info.issparse():
         return "it is a link, a device or another special file"

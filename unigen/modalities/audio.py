@@ -65,8 +65,22 @@ class Sounds(Modality):
         media.write_audio(path, self.show(raw), self.rate, recipe)
 
     def log(self, writer: Any, tag: str, raw: Wave, step: int) -> None:
-        """Play the sound."""
+        """Play the sound, and show its spectrum."""
         writer.add_audio(tag, raw[0], step, self.rate)
+        writer.add_image(f"{tag}/mel", self.picture(raw), step)
+
+    def picture(self, raw: Wave) -> Float[Tensor, "1 mels columns"]:
+        """Return the mel spectrum of the first sound as gray, low frequencies at the bottom.
+
+        1 is the loudest place, 0 is 60 dB below it and less, and the whole of a silent sound.
+        """
+        window = int(self.rate * 0.064)
+        mel = torchaudio.transforms.MelSpectrogram(
+            self.rate, window, hop_length=window // 4, n_mels=64, power=1.0
+        )
+        magnitude = mel(raw[:1].float().cpu()) * (4 / window)  # about 1 for a full-scale tone
+        level = 20 * (magnitude / magnitude.amax().clamp(min=1e-4)).clamp(min=1e-9).log10()
+        return (1 + level / 60).clamp(0, 1).flip(1)
 
     def show(self, raw: Wave) -> np.ndarray:
         """Return float32 [samples]."""

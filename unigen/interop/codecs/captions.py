@@ -1,12 +1,13 @@
 """The caption decoder of UniDiffuser: GPT-2 that goes on from a sentence's latents."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from unigen import checkpoint
 from unigen.disk import named, parse_json, reading, real_path
@@ -15,6 +16,8 @@ from unigen.interop.hub import MAKE
 from unigen.registry import brief, stamp
 from unigen.tensorfile import check_finite, read_weights
 
+#: What transformers calls the words before: past_key_values until 5.23, which warns from then on.
+CACHE = "cache" if "cache" in signature(GPT2Model.forward).parameters else "past_key_values"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
@@ -94,7 +97,7 @@ class CaptionDecoder(nn.Module):
         Minus infinity where a probability is too small for its dtype.
         """
         gpt, words = self.transformer.transformer, self.transformer.lm_head.weight
-        h = gpt(**given, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+        h = gpt(**given, **{CACHE: cache}, use_cache=True).last_hidden_state[:, -1]
         return (words @ h.mT).mT.contiguous().softmax(-1).log()
 
 

@@ -1,6 +1,7 @@
 """Shards: what was packed comes back byte for byte, and no damage or hostile member passes."""
 
 import json
+import sys
 import tarfile
 
 import pytest
@@ -28,9 +29,11 @@ from unigen.data.feed import feed, kinds_of, meet
 from unigen.data.folder import Folder
 from unigen.data.shards import Shards, pack
 from unigen.data.stream import Stream
+from unigen.data.tars import pass_tar
 from unigen.errors import MediaError, UsageError
 from unigen.media import limits
 from unigen.objectives import Denoise
+from unigen.share import Share
 from unigen.trainer import Trainer
 
 MODEL = tiny_model()
@@ -192,7 +195,7 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path, monkeypatch, root):
 
 @pytest.mark.extra
 def test_a_stream_trains_and_is_the_same_with_and_without_threads(tmp_path, monkeypatch):
-    pytest.importorskip("webdataset")
+    pytest.importorskip("fsspec")
     members = [(f"{i:03d}.{e}", d) for i in range(12)
                for e, d in (("png", picture(i)), ("txt", b"a red circle"))]  # fmt: skip
     members[8:8] = [("evil.pkl", b"x"), ("../evil.png", b"x")]
@@ -218,7 +221,160 @@ def test_a_stream_trains_and_is_the_same_with_and_without_threads(tmp_path, monk
     assert "link" in named["late/link.png"] and "the limit is" in named["huge.png"]
     with pytest.raises(UsageError, match="runs a program"):
         Stream(["pipe:touch evil"])
-    with pytest.raises(MediaError, match="cannot be read as a tar"):
-        stream = Stream(f"file://{tmp_path}/bad_samples.jsonl")
-        stream.attach(kinds_of(MODEL), bool)
-        stream.available(torch.arange(2))
+
+
+def stream_of(*paths, **options):
+    pytest.importorskip("fsspec")
+    source = Stream([f"file://{path}" for path in paths], **options)
+    source.attach(kinds_of(MODEL), bool)
+    return source
+
+
+def pictures_of(path, numbers, broken=()):
+    data = {i: b"broken" if i in broken else picture(i) for i in numbers}
+    return tar_of(path, *((f"{i:02d}.png", data[i]) for i in numbers))
+
+
+@pytest.mark.extra
+def test_the_shares_of_a_streams_batch_are_of_that_batch(tmp_path):
+    path = pictures_of(tmp_path / "a.tar", range(12), broken=(3, 9))  # ends of two shares
+    whole, passes, first, second = (stream_of(path, max_bad=1.0) for _ in range(4))
+
+    def shown(source, step, batch, *shares):
+        some = [share.rows(source.order(0, step, batch)) for share in shares]
+        assert [source.available(index) for index in some] == [["image"]] * len(shares)
+        return torch.cat([source.batch(index, ["image"])["image"] for index in some])
+
+    halves = Share(0, 2), Share(1, 2)
+    for step, batch in [(0, 4), (1, 4), (2, 4), (3, 4), (4, 6), (5, 6)]:  # the tar has three of 4
+        wanted = shown(whole, step, batch, Share())
+        assert len(wanted) == batch
+        assert torch.equal(shown(passes, step, batch, *halves), wanted)
+        apart = [shown(each, step, batch, half)  # by two processes
+                 for each, half in zip((first, second), halves, strict=True)]  # fmt: skip
+        assert torch.equal(torch.cat(apart), wanted)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_is_learned_in_passes_as_it_is_at_once(tmp_path, workers):
+    members = [(f"{i:02d}.{e}", d) for i in range(12)
+               for e, d in (("png", picture(i)), ("txt", b"a red circle"))]  # fmt: skip
+    members += [(f"{i}.png", picture(i)) for i in range(30, 36)]
+    path = tar_of(tmp_path / "a.tar", *members)
+
+    def losses(accumulate):
+        model, source = tiny_model(), stream_of(path)
+        data = feed(model, Denoise(), meet(model, Denoise(), source, tmp_path), 0, "cpu")
+        trainer = Trainer(model, Denoise(), data, steps=5, batch=4, warmup=1, bf16=False,
+                          accumulate=accumulate, workers=workers)  # fmt: skip
+        return [trainer.train_step() for _ in range(5)]
+
+    for once, passes in zip(losses(1), losses(2), strict=True):
+        assert passes == pytest.approx(once, rel=1e-3)
+
+
+@pytest.mark.extra
+def test_a_stream_groups_members_as_webdataset_does(tmp_path):
+    wds = pytest.importorskip("webdataset.tariterators")
+    names = [
+        "a/b.c/0.PNG",
+        "a/b.c/0.txt",
+        "a/b.c/0.json",
+        "1.depth.png",
+        "1.wav",
+        "none",
+        "x/2.txt",
+    ]
+    path = tar_of(tmp_path / "a.tar", *((name, name.encode()) for name in names))
+    with path.open("rb") as stream:
+        samples = list(wds.group_by_keys(wds.tar_file_expander([{"url": "a", "stream": stream}])))
+    with path.open("rb") as stream:
+        found = {key: item for key, item, _ in pass_tar(stream, print)}
+    assert found.keys() == {sample["__key__"] for sample in samples}
+    assert found["a/b.c/0"] == {"image": b"a/b.c/0.PNG", "text": b"a/b.c/0.txt"}
+    assert all({*found[s["__key__"]].values()} <= {*s.values()} for s in samples)
+
+
+def names_in(log):
+    """The reasons in a file of bad samples, by name, less the folder of the tars."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({r["name"] for r in records}) == len(records)
+    return {r["name"].removeprefix(f"file://{log.parent}/"): r["reason"] for r in records}
+
+
+@pytest.mark.extra
+def test_damage_in_a_stream_is_named_and_the_rest_is_read(tmp_path):
+    files = [(f"{i:02d}.png", picture(i)) for i in range(10)]
+    cut = tar_of(tmp_path / "a.tar", *files[:4])
+    cut.write_bytes(cut.read_bytes()[: 512 + 3 * 1536 + 300])  # in the last picture
+    twice = tar_of(tmp_path / "b.tar", files[4], files[5], files[5], files[6])
+    apart = tar_of(tmp_path / "c.tar", files[7], files[8], ("07.txt", b"late"), files[9])
+    (tmp_path / "d.tar").write_bytes(b"no tar at all" * 99)
+    source = stream_of(cut, twice, apart, tmp_path / "d.tar", max_bad=0.5)
+    source.bad.log(tmp_path / "bad.jsonl")
+    read = [source.batch(source.order(0, i, 1), ["image"])["image"] for i in range(30)]
+    good = files[:3] + [files[4]] + files[6:]  # of 7 what came first
+    plain = tar_of(tmp_path / "e.tar", *good)
+    wanted = shards_of(plain).batch(torch.arange(30), ["image"])["image"]
+    assert torch.equal(torch.cat(read), wanted)
+    named = names_in(tmp_path / "bad.jsonl")
+    assert named.keys() == {"a.tar", "b.tar/05", "c.tar/07", "d.tar"}
+    assert "two of image" in named["b.tar/05"] and "again" in named["c.tar/07"]
+    assert "unexpected end" in named["a.tar"] and "as a tar" in named["d.tar"]
+
+
+@pytest.mark.extra
+def test_too_much_damage_in_a_stream_ends_the_run_whichever_thread_meets_it(tmp_path):
+    twice = ((f"{i:02d}.png", picture(i)) for i in range(40) for _ in range(1 + (i > 9)))
+    path = tar_of(tmp_path / "a.tar", *twice)
+    for workers in (0, 3):
+        source, model = stream_of(path), tiny_model()
+        data = feed(model, Denoise(), meet(model, Denoise(), source, tmp_path), 0, "cpu")
+        trainer = Trainer(model, Denoise(), data, steps=9, batch=4, warmup=1, workers=workers)
+        with pytest.raises(
+            MediaError, match=r"a.tar/\d+' \(tar: its key has two of image\).*max_bad"
+        ):
+            for _ in range(9):
+                trainer.train_step()
+        trainer.read.close()
+
+
+NOWHERE = {
+    "no file": (
+        "file:///no/such.tar",
+        UsageError,
+        "'file:///no/such.tar', which is no file; check",
+    ),
+    "a folder": ("file:///", UsageError, "is no file"),
+    "no package": ("http://host/a.tar", UsageError, "takes aiohttp; type pip install aiohttp"),
+    "no protocol": ("hptt://host/a.tar", UsageError, "no URL of fsspec"),
+    "no tar": ("file://{}/words", MediaError, "words' is not used: it cannot be read as a tar"),
+    "refused": ("file://{}/a.tar", MediaError, "/evil.pkl' is not used: a pickle or a program"),
+}
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("case", NOWHERE)
+def test_a_stream_of_nothing_says_so_in_a_sentence(tmp_path, monkeypatch, case):
+    pytest.importorskip("fsspec")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # it cannot be imported
+    (tmp_path / "words").write_text("no tar" * 999)
+    tar_of(tmp_path / "a.tar", ("evil.pkl", b"x"), ("more.pkl", b"x"))
+    url, error, words = NOWHERE[case]
+    source = Stream(url.format(tmp_path))
+    source.attach(kinds_of(MODEL), bool)
+    for ask in (
+        lambda: source.available(source.order(0, 0, 2)),
+        lambda: source.lessons("image", 2),
+    ):
+        with pytest.raises(error, match=words) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_tar_of_which_all_is_refused_says_what_and_why(tmp_path):
+    path = tar_of(tmp_path / "a.tar", *(f for name in HOSTILE for f in HOSTILE[name]))
+    words = f"{len(HOSTILE)} refused, such as 'a.tar/../evil.png': its name leads out"
+    with pytest.raises(MediaError, match=f"holds no items .*{words}"):
+        Shards(str(path))

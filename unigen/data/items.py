@@ -65,7 +65,11 @@ class Listing:
     def checked(self, what: str) -> "Listing":
         """Return this listing, or raise MediaError where it has no item."""
         if not self.items:
-            hidden = f" ({'; '.join(self.notes)})" if self.notes else ""
+            said = [*self.notes]
+            if self.refused:
+                name, _, reason = self.refused[0]
+                said.append(f"{len(self.refused)} refused, such as {name[:120]!r}: {reason}")
+            hidden = f" ({'; '.join(said)})" if said else ""
             raise MediaError(f"{what} holds no items{hidden}; {_WANTED}")
         self.notes += incomplete(self.items)
         return self
@@ -130,8 +134,12 @@ def inside(root: Path, place: Path, text: str, key: str) -> Path:
 
 
 def walk(root: Path, notes: list[str]) -> Iterator[Path]:
-    """Yield the files under a folder by name; links to folders and out of it are left, and said."""
+    """Yield the regular files under a folder by name.
+
+    Links to folders and out of it, pipes, sockets and devices are left, and said.
+    """
     left: list[str] = []
+    special: list[str] = []
     for here, folders, files in os.walk(root, followlinks=False):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         left += [f for f in folders if Path(here, f).is_symlink()]
@@ -139,6 +147,8 @@ def walk(root: Path, notes: list[str]) -> Iterator[Path]:
             path = Path(here, name)
             if path.is_symlink() and not _stays(path, root):
                 left.append(name)
+            elif not path.is_file():
+                special.append(path.relative_to(root).as_posix())
             else:
                 yield path
     if left:
@@ -146,6 +156,9 @@ def walk(root: Path, notes: list[str]) -> Iterator[Path]:
             f"{len(left)} links lead to folders, out of the folder or nowhere and are left out, "
             f"such as {left[0]!r}"
         )
+    if special:
+        names = ", ".join(map(repr, special[:5]))
+        notes.append(f"{len(special)} are no regular files and are left out ({names})")
 
 
 def _stays(link: Path, root: Path) -> bool:

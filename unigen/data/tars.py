@@ -6,9 +6,10 @@ looks at what follows the last member, too.
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from unigen.data.items import PART_OF, Item, Listing, Member, Refused
 from unigen.errors import MediaError
@@ -16,6 +17,8 @@ from unigen.media import limits
 
 BLOCK = 512
 MOST_MEMBERS = 1_000_000
+META = re.compile(r"__[^/]*__($|/)")  # members about the tar itself, by webdataset's convention
+APART = "its key appears again after another one"
 CODE = (".pkl", ".pickle", ".pyd", ".pt", ".pth", ".npy", ".npz", ".joblib", ".py", ".so", ".dll")
 
 
@@ -23,6 +26,14 @@ class Found(NamedTuple):
     """A member of a tar: a plain file, or what is wrong with it."""
 
     member: Member
+    fault: str | None
+
+
+class Passing(NamedTuple):
+    """A sample of a tar that passes by, or what is wrong with it."""
+
+    key: str  # empty: the tar itself
+    item: Item
     fault: str | None
 
 
@@ -62,8 +73,49 @@ def walk_tar(path: Path) -> Iterator[Found]:
     except MediaError as error:
         yield Found(place, str(error))
     except (tarfile.TarError, ValueError, OSError, OverflowError) as error:
-        words = "".join(c if c.isprintable() else "?" for c in str(error))[:80]
-        yield Found(place, f"the archive is damaged: {words}")
+        yield Found(place, f"the archive is damaged: {_printable(error)}")
+
+
+def pass_tar(stream: IO[bytes], refuse: Callable[[str, str], None]) -> Iterator[Passing]:
+    """Yield the samples of a tar as it passes by: members side by side that share a key.
+
+    A key that comes twice or apart is a fault; the last one may be that of the tar itself, and the
+    sample that it falls into is left out. refuse: told the names of members, and why.
+    """
+    past: set[str] = set()
+    try:
+        for key, files in groupby(_files(stream, refuse), lambda file: file[0]):
+            item: Item = {}
+            fault = APART if key in past else None
+            for _, part, file in files:
+                fault = f"its key has two of {part}" if part in item else fault
+                item[part] = file.read()
+            past.add(key)
+            yield Passing(key, item, fault)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        yield Passing("", {}, f"it cannot be read as a tar: {_printable(error)}")
+
+
+def _files(
+    stream: IO[bytes], refuse: Callable[[str, str], None]
+) -> Iterator[tuple[str, str, IO[bytes]]]:
+    """Yield key, part and file of every member that is wanted, to be read before the next."""
+    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+        for info in tar:
+            vars(tar)["members"] = []  # what is past is not kept: memory stays flat
+            if info.isdir() or META.match(info.name):
+                continue
+            fault, (key, extension) = fault_of(info), split_name(info.name)
+            part, file = part_of(extension), None if fault else tar.extractfile(info)
+            if fault is not None:
+                refuse(info.name, fault)
+            elif part and file is not None:
+                yield key, part, file
+
+
+def _printable(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "?" for c in words)[:80]
 
 
 def fault_of(info: tarfile.TarInfo) -> str | None:
@@ -117,7 +169,7 @@ def add_tar(found: Listing, path: Path) -> None:
             others += 1
             continue
         if key in items and key != last:
-            broken[key] = "its key appears again after another one"
+            broken[key] = APART
         elif part in items.get(key, {}):
             broken[key] = f"its key has two of {part}"
         items.setdefault(key, {})[part] = member

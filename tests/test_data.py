@@ -1,6 +1,8 @@
 """Training data from files: what belongs together, in which order, and what becomes of damage."""
 
+import importlib.util
 import json
+import os
 
 import pytest
 import torch
@@ -87,6 +89,22 @@ def test_files_side_by_side_and_a_metadata_file(tmp_path):
     source = folder_of(tmp_path)
     assert source.listing.items[0]["text"] == ["a cat, asleep"]
     assert [name for name, _, reason in source.refused if "missing" in reason] == ["gone.png"]
+
+
+def test_a_metadata_file_speaks_of_its_own_folder_and_the_nearest_holds(tmp_path):
+    for name in ("train/a.png", "train/b.png", "test/a.png", "test/deep/c.png"):
+        png(tmp_path / name, 0)
+    (tmp_path / "metadata.csv").write_text("file_name,text\ntrain/b.png,far\ntest/a.png,test a\n")
+    (tmp_path / "train/metadata.csv").write_text("file_name,text\na.png,train a\nb.png,near\n")
+    row = {"file_name": "deep/c.png", "text": ["c", "deep"]}
+    gone = {"file_name": "gone.png", "text": "a ghost"}
+    (tmp_path / "test/metadata.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(gone)}\n")
+    source = folder_of(tmp_path)
+    said = zip(source.names, (item["text"] for item in source.listing.items), strict=True)
+    assert dict(said) == {"train/a": ["train a"], "train/b": ["near"], "test/a": ["test a"],
+                          "test/deep/c": ["c", "deep"]}  # fmt: skip
+    assert [refused.name for refused in source.refused] == ["test/gone.png"]
+    assert not any("left out" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +349,44 @@ def test_the_share_of_broken_ones_is_borne_up_to_the_limit():
     assert bad.too_many(51, 1000)
 
 
+@pytest.mark.parametrize("most", [2.0, -0.1, float("nan"), True, "abc", None])
+def test_a_share_of_broken_ones_is_a_number_from_0_to_1(most):
+    spec = importlib.util.spec_from_file_location("unhooked", importlib.util.find_spec(
+        "unigen.data.bad").origin)  # fmt: skip
+    unhooked = importlib.util.module_from_spec(spec)  # as a run has it: types are not checked
+    spec.loader.exec_module(unhooked)
+    with pytest.raises(UsageError, match=f"max_bad={most} is no share .* from 0 to 1"):
+        unhooked.Bad(most)
+    assert [unhooked.Bad(share).most for share in (0, 0.5, 1)] == [0, 0.5, 1]
+
+
+def test_samples_of_two_sources_with_the_same_names_are_both_named(tmp_path):
+    for _ in range(2):  # a run, and the same one resumed
+        for place in ("tr", "va"):
+            mixed(tmp_path / place, 3, clips=0)
+            spoil(tmp_path / place / "image/0001.png", "zeroed")
+            table = tmp_path / place / "metadata.csv"
+            table.write_text("file_name,text\nimage/gone.png,a ghost\n")
+            source = meet(tiny_model(), Denoise(), Folder(str(tmp_path / place)), tmp_path)
+            source.batch(torch.tensor([1]), ["image"])
+    records = [json.loads(x) for x in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
+    assert [(r["root"], r["name"], r["part"]) for r in records] == [
+        (str((tmp_path / place).resolve()), *what)
+        for place in ("tr", "va")
+        for what in (("image/gone.png", "file_name"), ("0001", "image"))
+    ]
+
+
+@pytest.mark.parametrize("cache", [0, 100])
+def test_data_of_which_all_is_broken_ends_with_a_sentence(tmp_path, cache):
+    for i in range(3):
+        spoil(png(tmp_path / f"media/image/{i}.png", i), "zeroed")
+    model, source = tiny_model(), Folder(str(tmp_path / "media"))
+    with pytest.raises(MediaError, match=r"(all 3|every) item.* broken, such as '\d'.*data check"):
+        data = feed(model, Denoise(), meet(model, Denoise(), source, tmp_path), cache, "cpu")
+        Trainer(model, Denoise(), data, steps=1, batch=2).train_step()
+
+
 def test_a_sample_is_named_once_by_however_many_processes(tmp_path):
     path, record = tmp_path / "bad.jsonl", {"name": "a", "part": "image", "reason": "empty"}
     first, second = Bad(), Bad()
@@ -385,6 +441,11 @@ REFUSED = {
         lambda p: (png(p / "a.png", 0),
                    (p / "metadata.csv").write_bytes(b"file_name,text\na,\xff")),
         MediaError, "is not UTF-8 text at byte 17",
+    ),
+    "a row without file_name": (
+        lambda p: (png(p / "a.png", 0), (p / "metadata.jsonl").write_text(
+            '{"file_name": "a.png", "text": "b"}\n\n{"file": "a.png", "text": "b"}\n')),
+        UsageError, r"metadata.jsonl line 3 has no column 'file_name'; it has file, text, and",
     ),
     "a path that leads out": (
         lambda p: (png(p / "a.png", 0),
@@ -447,6 +508,16 @@ def test_links_out_of_a_folder_and_loops_are_left_and_said(tmp_path):
     source = folder_of(root)
     assert source.names == ["a", "d"]
     assert any(note.startswith("3 links") for note in source.notes)
+
+
+def test_what_is_no_regular_file_is_left_and_named(tmp_path):
+    for name in ("image/a.png", "depth/a.png"):  # depth: no modality of ours
+        os.mkfifo(png(tmp_path / name, 0).with_name("pipe.png"))
+    source = Folder(str(tmp_path))
+    assert [set(item) for item in source.listing.items] == [{"image", "depth"}]
+    assert source.notes == [
+        "2 are no regular files and are left out ('depth/pipe.png', 'image/pipe.png')"
+    ]
 
 
 def test_what_is_missing_is_said_once(media, capsys):

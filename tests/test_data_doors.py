@@ -247,6 +247,27 @@ def test_training_on_a_folder_names_its_broken_files(tmp_path, monkeypatch, capf
     assert code == 3 and "data.max_bad=0.05" in err
 
 
+def test_encoding_names_what_is_refused_and_what_is_broken(media, capfd):
+    spoil(media / "image/0003.png", "cut")
+    (media / "metadata.csv").write_text("file_name,text\nimage/gone.png,a ghost\n")
+    for _ in range(2):  # named once, however often it is typed
+        code, _, err = unigen(capfd, "data", "encode", "data.root=media", "out=latents")
+        assert code == 0 and "latents/bad_samples.jsonl" in err
+    records = map(json.loads, Path("latents/bad_samples.jsonl").read_text().splitlines())
+    assert [(r["name"], r["part"]) for r in records] == [
+        ("image/gone.png", "file_name"), ("0003", "image")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_progress_of_encoding_counts_items(media, tmp_path, capfd, finished):
+    model = tiny_model()
+    for _ in range(1 + finished):  # a folder that is there already counts, too
+        capfd.readouterr()
+        on_disk(folder_of(media, model), model, tmp_path / "latents", items=5)
+    assert "| 12/12 [" in capfd.readouterr().err
+
+
 def test_nothing_to_read_is_said(tmp_path):
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(MediaError, match="is no index of latents"):

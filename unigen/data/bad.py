@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unigen.disk import named, writing
-from unigen.errors import MediaError
+from unigen.errors import MediaError, UsageError
 
 LEAST = 20  # items seen before the share of broken ones can end a run
 LUCK = 4.0  # standard deviations by which a part of the items may have more of them than all
@@ -20,19 +20,30 @@ class Bad:
     """
 
     def __init__(self, most: float = 0.05, total: int = 0):
-        """most: the share of broken items that a run bears. total: how many items there are."""
+        """most: the share of broken items that a run bears. total: how many items there are.
+
+        Raises UsageError for what is no share.
+        """
+        if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1:
+            raise UsageError(
+                f"data.max_bad={str(most)[:60]} is no share of items; give a number from 0 to 1."
+            )
         self.most, self.total = most, total
         self.path: Path | None = None
+        self.root = ""
         self._end = 0  # of what is known of the file
         self.reasons: dict[tuple[int, str], str] = {}
         self._seen: set[int] = set()
         self._items: set[int] = set()
-        self._written: set[tuple[str, str]] = set()
+        self._written: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
 
-    def log(self, path: Path) -> None:
-        """Name broken samples in a file of JSON lines from now on, each once."""
-        self.path, self._end = path, 0
+    def log(self, path: Path, root: str = "") -> None:
+        """Name broken samples in a file of JSON lines from now on, each once.
+
+        root: in which names are unique; samples of other sources may be named in the file, too.
+        """
+        self.path, self.root, self._end = path, root, 0
         if path.is_file():
             with path.open("rb") as file:
                 self._catch_up(file)
@@ -73,7 +84,8 @@ class Bad:
 
         Other processes of the run name theirs in it, too: one writes at a time.
         """
-        key = (record["name"], record["part"])
+        record = {**record, "root": self.root} if self.root else record
+        key = _key(record)
         if self.path is None or key in self._written:
             return
         line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
@@ -91,8 +103,12 @@ class Bad:
         self._end += len(lines) + len(newline)
         for line in lines.splitlines():
             try:
-                record = json.loads(line)
-                self._written.add((record["name"], record["part"]))
-            except (ValueError, KeyError, TypeError):
+                self._written.add(_key(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # half a line that a kill left: the sample is named again
         return bool(half)
+
+
+def _key(record: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what makes a record that of one part of one sample."""
+    return record.get("root", ""), record["name"], record["part"]

@@ -48,11 +48,11 @@ def encode(cfg: dict) -> Path:
     _say(source)
     out = media.make_folder(_out(cfg))
     with lock(out):
-        source.bad.log(out / "bad_samples.jsonl")
+        source.log(out / "bad_samples.jsonl")
         on_disk(source, model, out, cfg["items"], cfg["dtype"], cfg["device"])
-    if source.bad.reasons:
+    if left := len(source.refused) + len(source.bad.reasons):
         sys.stderr.write(
-            f"unigen: {len(source.bad.reasons)} broken files are left out and named in "
+            f"unigen: {left} broken or refused files are left out and named in "
             f"{named(out / 'bad_samples.jsonl')}\n"
         )
     return out

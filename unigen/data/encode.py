@@ -7,7 +7,7 @@ that part. A shard that is finished stays when the work is killed.
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,19 +64,27 @@ def _readings(source: Files, item: int, part: str) -> list[Any]:
 
 
 def in_memory(source: Files, encode: Encode, parts: list[str], device: str) -> Rows:
-    """Encode a whole source and keep it on a device."""
+    """Encode a whole source and keep it on a device; MediaError where all of it is broken."""
     found: dict[str, list[Tensor]] = {part: [] for part in parts}
     places: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
     totals = dict.fromkeys(parts, 0)
-    for start in tqdm(range(0, len(source), CHUNK), "encoding", file=sys.stderr, mininterval=5.0):
-        chunk = encoded(source, range(start, min(start + CHUNK, len(source))), encode, parts)
-        for part in parts:
-            if part in chunk.rows:
-                found[part].append(chunk.rows[part].bfloat16().to(device))
-            for count in chunk.counts[part]:
-                places[part].append((totals[part], count))
-                totals[part] += count
+    with _bar(len(source)) as bar:
+        for span in _spans(range(len(source)), CHUNK):
+            chunk = encoded(source, span, encode, parts)
+            for part in parts:
+                if part in chunk.rows:
+                    found[part].append(chunk.rows[part].bfloat16().to(device))
+                for count in chunk.counts[part]:
+                    places[part].append((totals[part], count))
+                    totals[part] += count
+            bar.update(len(span))
     store = {part: torch.cat(rows) for part, rows in found.items() if rows}
+    if not store:
+        (item, _), reason = next(iter(source.bad.reasons.items()))
+        raise MediaError(
+            f"all {len(source)} items are broken, such as {source.describe(item)!r} ({reason}); "
+            "unigen data check names them all"
+        )
     places = {part: places[part] for part in store}
     made = Rows(source.names, places, lambda p, row: store[p][row], source.seed, source.bad.most)
     made.bad = source.bad
@@ -106,18 +114,18 @@ def on_disk(
     shards = []
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(source), items)
-    for number, start in enumerate(tqdm(starts, "encoding", file=sys.stderr, mininterval=1.0)):
-        place = out / f"latents-{number:05d}.json"
-        if not place.exists():
-            span = range(start, min(start + items, len(source)))
-            chunks = [
-                encoded(source, span[i : i + CHUNK], encode, parts)
-                for i in range(0, len(span), CHUNK)
-            ]
-            names = [source.describe(item) for item in span]
-            _write(place, {"key": key, "names": names}, chunks, parts)
-        shards.append(_finished(place, key))
+    with _bar(len(source)) as bar:
+        for number, span in enumerate(_spans(range(len(source)), items)):
+            place = out / f"latents-{number:05d}.json"
+            if not place.exists():
+                chunks = []
+                for some in _spans(span, CHUNK):
+                    chunks.append(encoded(source, some, encode, parts))
+                    bar.update(len(some))
+                names = [source.describe(item) for item in span]
+                _write(place, {"key": key, "names": names}, chunks, parts)
+            shards.append(_finished(place, key))
+            bar.update(span.stop - bar.n)
     _whole(out / INDEX, dump_json({"version": 1, **facts, "shards": shards}))
     return out
 
@@ -163,6 +171,16 @@ def _whole(path: Path, data: bytes) -> None:
         write_file(stage, data)
         stage.replace(path)
         sync(path.parent)
+
+
+def _spans(items: range, most: int) -> Iterator[range]:
+    """Yield items in spans of so many at most."""
+    return (items[i : i + most] for i in range(0, len(items), most))
+
+
+def _bar(items: int) -> tqdm:
+    """Return a progress bar that counts items."""
+    return tqdm(total=items, desc="encoding", unit="item", file=sys.stderr, mininterval=1.0)
 
 
 def on(raw: Any, device: Any) -> Any:

@@ -84,10 +84,8 @@ def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
         raise UsageError("latents teach no codec; train on the media, with data=folder or another.")
     source.attach(kinds_of(model))
     source.restrict([p for p in source.parts if p in model.modalities], objective.usable)
-    source.bad.log(out / "bad_samples.jsonl")
+    source.log(out / "bad_samples.jsonl")
     _say(source.notes)
-    for name, part, reason in source.refused:
-        source.bad.write({"name": name, "part": part, "reason": reason})
     refused, seen = len(source.refused), len(source.refused) + len(source)
     if seen >= LEAST and refused > source.bad.most * seen:  # all of them are known here
         name, _, reason = source.refused[0]

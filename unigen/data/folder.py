@@ -1,7 +1,8 @@
 """A folder of media: `<root>/<modality>/<id>.*`, or files side by side, with captions.
 
-Files with the same id belong together. `<id>.txt` holds captions, one a line; so does a
-`metadata.jsonl` or `metadata.csv` with a column `file_name` and one of `CAPTIONS`.
+Files with the same id belong together. `<id>.txt` holds captions, one a line; so does, in any
+folder, a `metadata.jsonl` or `metadata.csv` with a column `file_name`, relative to that folder, and
+one of `CAPTIONS`.
 """
 
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from unigen.data.files import Files
 from unigen.data.items import PART_OF, SUFFIXES, TEXT, Item, Listing, Refused, folder, inside, walk
-from unigen.data.tables import columns_of, need, read_table
+from unigen.data.tables import columns_of, read_table
 from unigen.errors import UsageError
 
 CAPTIONS = ("text", "caption", "captions", "texts", "prompt")  # columns, the first that is there
@@ -32,9 +33,11 @@ def listing(root: str | Path) -> Listing:
     owner: dict[Path, str] = {}  # the id of every file
     apart = any((place / part).is_dir() for part in SUFFIXES)
     unknown: Counter[str] = Counter()
+    tables: list[Path] = []
     for path in walk(place, found.notes):
         inner = path.relative_to(place)
-        if len(inner.parts) == 1 and inner.name in METADATA:
+        if path.name in METADATA:
+            tables.append(path)
             continue
         part, name = _part(inner, apart), inner.with_suffix("").as_posix()
         if apart:
@@ -51,9 +54,8 @@ def listing(root: str | Path) -> Listing:
     if unknown:
         kinds = ", ".join(sorted(unknown)[:5])
         found.notes.append(f"{sum(unknown.values())} files of other kinds are left out ({kinds})")
-    for name in METADATA:
-        if (place / name).is_file():
-            _caption(found, place / name, items, owner)
+    for path in sorted(tables, key=lambda path: (len(path.parts), METADATA.index(path.name))):
+        _caption(found, path, items, owner)  # the nearest to a file is the last, and holds
     for name in sorted(items):
         found.add(name, items[name])
     return found.checked(f"{root}")
@@ -71,8 +73,7 @@ def _part(inner: Path, apart: bool) -> str | None:
 
 def _caption(found: Listing, path: Path, items: dict[str, Item], owner: dict[Path, str]) -> None:
     """Lay the captions of a metadata file over the items."""
-    rows = read_table(path)
-    need(path, rows, ["file_name"])
+    rows = read_table(path, ["file_name"])
     columns = columns_of(rows)
     column = next((name for name in CAPTIONS if name in columns), None)
     if column is None:
@@ -83,9 +84,13 @@ def _caption(found: Listing, path: Path, items: dict[str, Item], owner: dict[Pat
     written: dict[str, list[str]] = {}
     for row in rows:
         text = str(row["file_name"])
-        name = owner.get(inside(found.root, found.root, text, str(path)))
+        file = inside(found.root, path.parent, text, str(path))
+        name = owner.get(file)
         if name is None:
-            found.refused.append(Refused(text, "file_name", f"{path.name} names it; it is missing"))
+            inner = file.relative_to(found.root).as_posix()
+            found.refused.append(
+                Refused(inner, "file_name", f"{path.name} names it; it is missing")
+            )
         else:
             written.setdefault(name, []).extend(lines_of(row.get(column)))
     for name, lines in written.items():

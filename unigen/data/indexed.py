@@ -8,6 +8,7 @@ item (which of its captions) is a function of seed, epoch and item.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from unigen.errors import MediaError, UsageError
 
 class Indexed(ABC):
     """A finite source of training data; `names` and `has` tell what is in it."""
+
+    place = ""  # where it lies, if anywhere: names are unique there
 
     def __init__(
         self,
@@ -54,6 +57,12 @@ class Indexed(ABC):
     def where(self, item: int, part: str) -> dict[str, Any]:
         """Return where a part of an item lies, for the list of broken ones."""
         return {}
+
+    def log(self, path: Path) -> None:
+        """Name in a file what is refused, and from now on what is broken."""
+        self.bad.log(path, self.place)
+        for refused in self.refused:
+            self.bad.write(refused._asdict())
 
     def attach(self, modalities: Any) -> None:
         """Meet the model's modalities."""

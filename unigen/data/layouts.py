@@ -10,7 +10,7 @@ from typing import Any
 
 from unigen.data.files import Files
 from unigen.data.items import SUFFIXES, TEXT, Listing, folder, walk
-from unigen.data.tables import need, read_json, read_table
+from unigen.data.tables import read_json, read_table
 from unigen.errors import MediaError
 
 
@@ -24,9 +24,9 @@ def coco(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files:
 
 def audiocaps(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files:
     """AudioCaps: `train.csv` and sounds called `<youtube_id>_<start_time>` or `<youtube_id>`."""
-    table = read_table(index)
-    need(index, table, ["audiocap_id", "youtube_id", "start_time", "caption"])
-    captions = _grouped(((r["youtube_id"], r["start_time"]), r["caption"]) for r in table)
+    table = read_table(index, ["audiocap_id", "youtube_id", "start_time", "caption"])
+    whose = ((str(row["youtube_id"]), str(row["start_time"])) for row in table)
+    captions = _grouped(zip(whose, (row["caption"] for row in table), strict=True))
     rows = [([f"{i}_{start}", i], lines) for (i, start), lines in captions.items()]
     return Files(_listing(index, root, "audio", rows), seed, max_bad)
 
@@ -37,8 +37,7 @@ def msrvtt(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files
     Or the CSV of a split, with the columns `video_id` and `sentence`.
     """
     if Path(index).suffix == ".csv":
-        split = read_table(index)
-        need(index, split, ["video_id", "sentence"])
+        split = read_table(index, ["video_id", "sentence"])
         lines = _grouped((str(r["video_id"]), r["sentence"]) for r in split)
         return Files(_listing(index, root, "video", (([i], x) for i, x in lines.items())),
                      seed, max_bad)  # fmt: skip
@@ -50,23 +49,31 @@ def msrvtt(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files
 
 def webvid(index: str, root: str, seed: int = 0, max_bad: float = 0.05) -> Files:
     """WebVid: `results_*.csv` and clips called `<videoid>`, in any folders, such as `page_dir`."""
-    table = read_table(index)
-    need(index, table, ["videoid", "contentUrl", "duration", "page_dir", "name"])
+    table = read_table(index, ["videoid", "contentUrl", "duration", "page_dir", "name"])
     rows = [([str(r["videoid"])], [str(r["name"])]) for r in table]
     return Files(_listing(index, root, "video", rows), seed, max_bad)
 
 
 def _lists(path: str, **wanted: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Read a JSON object of lists of objects that have some keys, or say what it has."""
+    """Read a JSON object of lists of objects with texts or numbers at some keys.
+
+    Raises MediaError, which says what it has instead.
+    """
     table = read_json(path)
     for name, keys in wanted.items():
         rows = table.get(name) if isinstance(table, dict) else None
         if not isinstance(rows, list):
             came = ", ".join(table) if isinstance(table, dict) else type(table).__name__
             raise MediaError(f"{path} has no list {name!r}; it has {came}.")
-        for row in rows:
+        for number, row in enumerate(rows):
             if not isinstance(row, dict) or any(key not in row for key in keys):
-                raise MediaError(f"{path} has one of {name} without {' and '.join(keys)}.")
+                raise MediaError(f"{path} has {name}[{number}] without {' and '.join(keys)}.")
+            for key in keys:
+                if not isinstance(row[key], str | int | float):
+                    raise MediaError(
+                        f"{path} has {name}[{number}] with {key}={str(row[key])[:60]}; a text or "
+                        "a number was wanted."
+                    )
     return {name: table[name] for name in wanted}
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,27 @@ from unigen.errors import MediaError, UsageError
 
 MOST = 1 << 31  # bytes of a table or an index
 Row = dict[str, Any]
+Lines = Iterator[tuple[int, Row]]  # rows by number of line
 
 
-def read_table(path: str | Path) -> list[Row]:
-    """Return the rows of a .jsonl, .csv, .tsv or .parquet file.
+def read_table(path: str | Path, need: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of a .jsonl, .csv, .tsv or .parquet file, each with the columns needed.
 
-    Raises UsageError for a missing file or another suffix, MediaError for a broken one.
+    Raises UsageError for a missing file or column or another suffix, MediaError for a broken one.
     """
     path = Path(path)
     kinds = {".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
     if path.suffix not in kinds:
         raise UsageError(f"{path} is no table; give a file of {', '.join(kinds)}.")
-    rows = list(kinds[path.suffix](path))
+    rows = []
+    for line, row in kinds[path.suffix](path):
+        missing = [name for name in need if name not in row]
+        if missing:
+            raise UsageError(
+                f"{path} line {line} has no column {missing[0]!r}; it has "
+                f"{', '.join(map(str, row))}, and wanted are {', '.join(need)}."
+            )
+        rows.append(row)
     if not rows:
         raise MediaError(f"{path} has no rows; give a table with a row an item.")
     return rows
@@ -43,17 +52,6 @@ def columns_of(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows[:1000] for key in row))
 
 
-def need(path: str | Path, rows: list[Row], wanted: list[str]) -> None:
-    """Raise UsageError where a column that is needed is not there, naming those that are."""
-    found = columns_of(rows)
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {missing[0]!r}; it has {', '.join(map(str, found))}, and "
-            f"wanted are {', '.join(wanted)}."
-        )
-
-
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST:
@@ -67,7 +65,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Lines:
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -77,10 +75,10 @@ def _json_lines(path: Path) -> Iterator[Row]:
             row = None
         if not isinstance(row, dict):
             raise MediaError(f"{path} line {number} is no JSON object; one a line was wanted.")
-        yield row
+        yield number, row
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Lines:
     csv.field_size_limit(min(sys.maxsize, 1 << 24))
     reader = csv.DictReader(
         io.StringIO(_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ","
@@ -92,12 +90,12 @@ def _csv(path: Path) -> Iterator[Row]:
                     f"{path} line {reader.line_num} has another number of fields than its header; "
                     "put texts with commas in double quotes."
                 )
-            yield row
+            yield reader.line_num, row
     except csv.Error as error:
         raise MediaError(f"{path} line {reader.line_num} is no CSV: {error}.") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Lines:
     try:
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
@@ -108,6 +106,6 @@ def _parquet(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise UsageError(f"{path} cannot be read: no such file; check the path.")
     try:
-        yield from parquet.read_table(path).to_pylist()
+        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise MediaError(f"{path} is no readable Parquet file: {str(error)[:100]}.") from None

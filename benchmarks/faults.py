@@ -1,6 +1,6 @@
 """What a training run and its data survive, by breaking them: kills, NaN, full disks, bad files.
 
-    python benchmarks/faults.py                # every check at its full count: hours on 2 cores
+    python benchmarks/faults.py                # all checks at their full counts: 17 min on 2 cores
     python benchmarks/faults.py A7 B1 --share 0.1
 
 Prints one JSON line a check: {"id", "what", "n", "good", "limit", "seconds", "pass"}; `seconds` are

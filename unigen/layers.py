@@ -43,11 +43,14 @@ def attend(
     return (out[0] if len(out) == 1 else torch.cat(out)).unflatten(0, q.shape[:2])
 
 
-def rotate(x: Float[Tensor, "b h n k"], angle: Float[Tensor, "n half"]) -> Tensor:
-    """Rotate the first `half` pairs of channels by their angles (Su et al. 2021, eq. 34)."""
-    half = angle.shape[-1]
+def rotate(x: Float[Tensor, "b h n k"], turn: Float[Tensor, "2 n half"]) -> Tensor:
+    """Rotate the first `half` pairs of channels, each by an angle (Su et al. 2021, eq. 34).
+
+    turn: cosines and sines of the angles.
+    """
+    half = turn.shape[-1]
     a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = turn.to(x.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)
 
 
@@ -68,7 +71,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        angle: Float[Tensor, "n half"] | None = None,
+        turn: Float[Tensor, "2 n half"] | None = None,
         context: Float[Tensor, "b m d"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Attend from x to x, or to `context`."""
@@ -78,8 +81,8 @@ class Attention(nn.Module):
             for f, s in ((self.q, x), (self.k, source), (self.v, source))
         )
         q, k = self.q_norm(q), self.k_norm(k)
-        if angle is not None:
-            q, k = rotate(q, angle), rotate(k, angle)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
         return self.out(rearrange(attend(q, k, v.to(q.dtype)), "b h n k -> b n (h k)"))
 
 

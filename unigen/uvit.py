@@ -86,7 +86,9 @@ class UViT(Denoiser):
             angles.append(self._angles(torch.cat([center, positions[part]])))
             lengths.append(tokens.shape[1] + 1)
             spans[modality] = spans.get(modality, 0) + lengths[-1]
-        h = long_skips(self.blocks, torch.cat(sequence, 1), torch.cat(angles), spans)
+        angle = torch.cat(angles)
+        turn = torch.stack([angle.cos(), angle.sin()])  # once for all blocks
+        h = long_skips(self.blocks, torch.cat(sequence, 1), turn, spans)
         outputs = self.norm(h).split(lengths, 1)
         return {
             part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
@@ -136,7 +138,7 @@ class UBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        angle: Float[Tensor, "n half"],
+        turn: Float[Tensor, "2 n half"],
         spans: dict[str, int],  # tokens of each modality, in the order of the sequence
         skip: Float[Tensor, "b n d"] | None,
     ) -> Float[Tensor, "b n d"]:
@@ -145,6 +147,6 @@ class UBlock(nn.Module):
             if skip is None:
                 raise ValueError("a block with a long skip was given none")
             x = self.skip(torch.cat([x, skip], -1))
-        x = x + self.attention(self.norm1(x), angle)
+        x = x + self.attention(self.norm1(x), turn)
         runs = self.norm2(x).split(list(spans.values()), 1)
         return x + torch.cat([self.ffn[m](r) for m, r in zip(spans, runs, strict=True)], 1)

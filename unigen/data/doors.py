@@ -48,7 +48,7 @@ def encode(cfg: dict) -> Path:
     _say(source)
     out = media.make_folder(_out(cfg))
     with lock(out):
-        source.log(out / "bad_samples.jsonl")
+        source.log_bad(out / "bad_samples.jsonl")
         on_disk(source, model, out, cfg["items"], cfg["dtype"], cfg["device"])
     if left := len(source.refused) + len(source.bad.reasons):
         sys.stderr.write(

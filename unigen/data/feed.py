@@ -84,7 +84,7 @@ def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
         raise UsageError("latents teach no codec; train on the media, with data=folder or another.")
     source.attach(kinds_of(model))
     source.restrict([p for p in source.parts if p in model.modalities], objective.usable)
-    source.log(out / "bad_samples.jsonl")
+    source.log_bad(out / "bad_samples.jsonl")
     _say(source.notes)
     refused, seen = len(source.refused), len(source.refused) + len(source)
     if seen >= LEAST and refused > source.bad.most * seen:  # all of them are known here

@@ -21,7 +21,8 @@ class Files(Indexed):
         has = torch.tensor([[part in item for part in parts] for item in listing.items])
         super().__init__(listing.names, parts, has, seed, max_bad)
         self.listing, self.modalities = listing, {}
-        self.notes, self.refused, self.place = listing.notes, listing.refused, str(listing.root)
+        self.notes, self.refused = listing.notes, listing.refused
+        self.names_root = str(listing.root)
 
     @property
     def spec(self) -> str:

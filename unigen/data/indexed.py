@@ -23,7 +23,7 @@ from unigen.errors import MediaError, UsageError
 class Indexed(ABC):
     """A finite source of training data; `names` and `has` tell what is in it."""
 
-    place = ""  # where it lies, if anywhere: names are unique there
+    names_root = ""  # the folder in which names are unique, if they are not everywhere
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Indexed(ABC):
         """Return where a part of an item lies, for the list of broken ones."""
         return {}
 
-    def log(self, path: Path) -> None:
+    def log_bad(self, path: Path) -> None:
         """Name in a file what is refused, and from now on what is broken."""
-        self.bad.log(path, self.place)
+        self.bad.log(path, self.names_root)
         for refused in self.refused:
             self.bad.write(refused._asdict())
 

@@ -79,7 +79,7 @@ class LatentShards(Rows):
             ) from None
         self._whole: set[int] = set()
         super().__init__(names, places, self._fetch, seed, max_bad)
-        self.place = str(self.root)
+        self.names_root = str(self.root)
 
     def attach(self, modalities: Mapping[str, Modality]) -> None:
         """Meet the model; raises UsageError where its codecs are not those of the latents."""

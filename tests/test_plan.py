@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 
 import pytest
 import torch
@@ -131,6 +132,11 @@ def test_seconds_are_those_of_computing_and_then_those_of_sending():
     assert step.seconds(8, False, both) == pytest.approx(sum(parts))
 
 
+def test_shares_that_show_nothing_have_no_plan():
+    with pytest.raises(UsageError, match=r"^objective\.shares=\[0, 0, 1\] shows no set of up to 2"):
+        presence_sets(["a", "b"], [0, 0, 1])
+
+
 @pytest.mark.parametrize("wrong", [{"share": 1.5}, {"tflops": 0}, {"network": float("nan")}])
 def test_what_is_no_speed_is_refused(wrong):
     with pytest.raises(UsageError, match=rf"^assume\.{next(iter(wrong))}="):
@@ -177,6 +183,16 @@ def test_a_plan_is_printed_and_nothing_is_trained(planned, tmp_path):
         assert seconds == pytest.approx(expected, rel=0.02)
     assert not (tmp_path / "planned/checkpoints").exists()
     assert not (tmp_path / "planned/run.json").exists()
+
+
+def test_a_plan_of_a_billion_weights_holds_none_of_them(planned):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code, said = planned("model.denoiser.width=4608", "model.denoiser.depth=5")
+    assert code == 0
+    weights = int(re.search(r"denoiser +([\d,]+)", said.out)[1].replace(",", ""))
+    assert weights > 1e9
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert grown < 0.25 * 4 * weights
 
 
 def test_a_plan_for_no_machine_says_what_to_type(planned):

@@ -6,13 +6,16 @@ random numbers and normalization are those of the whole (`unigen.share`). `avail
 that a batch has, None for all.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
+from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unigen.align import Similarity, contrastive
+from unigen.errors import UsageError
 from unigen.modalities.base import Raw
 from unigen.model import UniGen
 from unigen.share import draw, share_of
@@ -106,14 +109,20 @@ class Denoise:
 
     def __init__(
         self,
-        shares: tuple[float, ...] | list[float] = (0.05, 0.45, 0.3, 0.2),
+        shares: Sequence[int | float] = (0.05, 0.45, 0.3, 0.2),
         must: tuple[str, ...] | list[str] = (),
     ):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal.
 
         must: modalities of which every batch shows one at least, where the data has one.
+        Raises UsageError for shares that never show anything.
         """
-        self.shares, self.must = shares, set(must)
+        if not all(isinstance(s, int | float) and 0 <= s < inf for s in shares) or not any(shares):
+            raise UsageError(
+                f"objective.shares={list(shares)} says no shares; type numbers of 0 and more, one "
+                "of them above 0, such as objective.shares=[0.1,0.9]."
+            )
+        self.shares, self.must = [float(s) for s in shares], set(must)
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the latents."""
@@ -124,15 +133,15 @@ class Denoise:
         return model.denoiser
 
     def usable(self, available: list[str]) -> bool:
-        """Return whether there is anything in data with these parts."""
-        return bool(available)
+        """Return whether batches of some of these parts are ever shown."""
+        return any(self.shares[: len(available)])
 
     def parts(
         self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
     ) -> list[str]:
         """Draw a presence set."""
         names = sorted(model.modalities if available is None else available)
-        shares = torch.tensor(self.shares[: len(names)])
+        shares = torch.tensor(within(self.shares, len(names)))
         size = 1 + int(torch.multinomial(shares, 1, generator=generator))
         sets = list(combinations(names, size))
         sets = [s for s in sets if self.must & {*s}] or sets
@@ -141,3 +150,13 @@ class Denoise:
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every part."""
         return model.loss(batch, generator)
+
+
+def within(shares: Sequence[int | float], most: int) -> list[int | float]:
+    """Return the shares of sets of up to so many modalities; UsageError where all of them are 0."""
+    if not any(shares[:most]):
+        raise UsageError(
+            f"objective.shares={list(shares)} shows no set of up to {most} modalities, and there "
+            f"are no more here; set one of the first {most} above 0."
+        )
+    return list(shares[:most])

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import (
 from unigen.configure import build
 from unigen.engine import blocks
 from unigen.errors import UsageError
+from unigen.objectives import within
 from unigen.optim import optimizers
 from unigen.tokens import modality_of
 from unigen.uvit import Denoiser
@@ -63,7 +64,7 @@ class Step:
         self,
         denoiser: Denoiser,
         tokens: Mapping[str, int],  # of a sample, by part
-        shares: Sequence[float],  # how often a batch shows 1, 2, 3, ... modalities
+        shares: Sequence[int | float],  # how often a batch shows 1, 2, 3, ... modalities
         batch: int,
         muon: bool = True,
         checkpointing: bool = False,
@@ -181,20 +182,21 @@ def _operations() -> FlopCounterMode:
     )
 
 
-def presence_sets(names: list[str], shares: Sequence[float]) -> list[tuple[float, list[str]]]:
+def presence_sets(names: list[str], shares: Sequence[int | float]) -> list[tuple[float, list[str]]]:
     """Return how often training shows each set of modalities, the commonest first."""
-    shares = [s / sum(shares[: len(names)]) for s in shares[: len(names)]]
+    shares = within(shares, len(names))
     found = []
     for count, share in enumerate(shares, 1):
         sets = list(combinations(sorted(names), count))
-        found += [(share / len(sets), list(one)) for one in sets]
+        found += [(share / sum(shares) / len(sets), list(one)) for one in sets]
     return sorted(found, key=lambda pair: -pair[0])
 
 
 def report(cfg: dict) -> str:
     """Return in words what a step costs as configured; UsageError where no denoiser learns."""
     plugins = cfg.get("plugins") or ()
-    model, objective = build(cfg["model"], plugins), build(cfg["objective"], plugins)
+    with torch.device("meta"):  # shapes alone: a plan of any size fits in memory
+        model, objective = build(cfg["model"], plugins), build(cfg["objective"], plugins)
     if objective.module(model) is not model.denoiser:
         raise UsageError("plan=true counts the steps of a denoiser; type objective=denoise.")
     options, speed = cfg["trainer"], Speed(**cfg["assume"])

@@ -436,6 +436,16 @@ def test_a_second_run_in_a_folder_is_refused_before_torch_is_loaded(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_that_torchrun_would_begin_anew_is_refused_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys; from unigen.cli import main; code = main(['train', 'model=small']);"
+        "sys.exit('imported torch' if 'torch' in sys.modules else code)"
+    )
+    done = run_python("-c", code, cwd=tmp_path, TORCHELASTIC_MAX_RESTARTS="3")
+    assert done.returncode == 2 and "type out=runs/<name>." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_every_key_and_group(capsys):
     for verb in arguments.VERBS:
         assert cli.main([verb, "--help"]) == 0

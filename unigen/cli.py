@@ -27,7 +27,7 @@ from unigen.arguments import (
 )
 from unigen.errors import UnigenError, UsageError
 from unigen.exits import report, termination
-from unigen.owner import refuse_owned
+from unigen.owner import refuse_clock, refuse_owned
 from unigen.usage import overview, usage
 
 
@@ -106,6 +106,8 @@ def _run(command: Command) -> None:
 def _task(command: Command) -> Callable:
     """The function Hydra calls with each composed configuration."""
 
+    from omegaconf import OmegaConf
+
     def call(cfg) -> None:
         try:
             plain = _plain(cfg, command)
@@ -113,6 +115,7 @@ def _task(command: Command) -> Callable:
                 sys.path.append(str(Path.cwd()))  # a script does not look into where it is run
             verb = VERBS[command.verb]
             if verb.owns and not plain.get("plan"):
+                refuse_clock(str(cast(dict, OmegaConf.to_container(cfg))["out"]))
                 refuse_owned(plain["out"])
             module, function = verb.task.split(":")
             lines = getattr(import_module(module), function)(plain)

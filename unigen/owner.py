@@ -28,6 +28,19 @@ def lock(run: str | Path) -> Iterator[None]:
         yield
 
 
+def refuse_clock(run: str) -> None:
+    """Raise `UsageError` where torchrun may start a run again whose folder the clock names.
+
+    run: the path before the clock is read.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and "${now:" in run:
+        raise UsageError(
+            f"torchrun --max-restarts={restarts} would begin anew in another folder each time, "
+            "since out= is named by the clock; type out=runs/<name>."
+        )
+
+
 def refuse_owned(run: str | Path) -> None:
     """Raise `UsageError` where another process holds a run folder; where none does, make nothing.
 

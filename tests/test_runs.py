@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from unigen.disk import staged
+from unigen.disk import put, staged
 from unigen.errors import CheckpointError, ResourceError, UsageError
-from unigen.follow import journal
-from unigen.owner import lock, refuse_owned
+from unigen.journal import append, rewind
+from unigen.owner import lock, refuse_clock, refuse_owned
 from unigen.runs import latest_step, load_step, save_step, sweep
 from unigen.state import flatten_optimizer, unflatten_optimizer
 
@@ -88,6 +88,26 @@ def test_sweep_takes_dead_stages_only(tmp_path):
     assert [path.name for path in gone] == ["step-00000001.tmp-def", "step-00000002.tmp-abc"]
     assert names(tmp_path) == ["other.tmp-x", "step-00000001"]
     assert sweep(tmp_path / "nowhere") == []
+
+
+def test_sweep_takes_what_a_killed_record_left_beside_the_checkpoints(tmp_path):
+    names = ("losses.jsonl", "run-2.diff", "run.json", "validation.jsonl", "wandb.id")
+    stages = [f"{name}.tmp-abc" for name in names]
+    for name in (*stages, "run-2.diff", "mine.tmp-abc", "model.tmp-abc"):
+        (tmp_path / name).write_bytes(b"half")
+    assert [path.name for path in sweep(tmp_path)] == stages
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["mine.tmp-abc", "model.tmp-abc", "run-2.diff"]
+
+
+def test_what_cannot_be_put_in_its_place_leaves_nothing(tmp_path):
+    (tmp_path / "run.json").mkdir()  # a file cannot take its place
+    with pytest.raises(UsageError, match=r"Cannot write .*run\.json' \(4 bytes\)"):
+        put(tmp_path / "run.json", b"half")
+    put(tmp_path / "run.diff", b"old")
+    put(tmp_path / "run.diff", b"new")
+    assert (tmp_path / "run.diff").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.diff", "run.json"]
 
 
 def test_a_writer_leaves_the_stages_of_its_neighbors_alone(tmp_path):
@@ -330,11 +350,33 @@ def test_a_kill_while_saving_loses_nothing_older(tmp_path):
 
 def test_a_log_has_every_step_once(tmp_path):
     path = tmp_path / "losses.jsonl"
-    lines = [json.dumps({"step": step, "image": 0.5}) + "\n" for step in (50, 100, 150)]
-    with journal(path, 0) as log:
-        log.writelines(lines)
-    path.write_text(path.read_text() + '{"step": 200, "ima')  # killed here
-    with journal(path, 100) as log:
-        log.write(lines[2])
-    assert path.read_text() == "".join(lines)
+    rewind(path, 0)
+    for step in (50, 100, 150):
+        append(path, step, {"image": 0.5})
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 200, "ima')  # killed here
+    rewind(path, 100)
+    append(path, 150, {"image": 0.5})
+    assert path.read_text() == whole
+    assert whole.splitlines()[0] == '{"step": 50, "image": 0.5}'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_log_on_a_full_disk_is_one_sentence_with_path_and_bytes(tmp_path):
+    (tmp_path / "losses.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        ResourceError, match=r"losses\.jsonl' \(27 bytes\): No space left"
+    ) as caught:
+        append(tmp_path / "losses.jsonl", 50, {"image": 0.5})
+    assert caught.value.exit_code == 5
+
+
+def test_a_run_that_torchrun_may_start_again_has_a_folder_of_its_own(monkeypatch):
+    clock = "runs/${now:%Y}"
+    refuse_clock(clock)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    refuse_clock(clock)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    refuse_clock("runs/mine")
+    with pytest.raises(UsageError, match=r"--max-restarts=3 .* type out=runs/<name>\.$"):
+        refuse_clock(clock)

@@ -9,11 +9,12 @@ from tiny import NAMES, tiny_model, tiny_spec, tiny_world
 
 from unigen import registry
 from unigen.data.latents import Latents
-from unigen.errors import CheckpointError, ResourceError
+from unigen.errors import CheckpointError, ResourceError, UsageError
 from unigen.objectives import Align, Codec, Denoise
 from unigen.optim import averaged, optimizers, schedule
 from unigen.runs import latest_step, load_step, save_step
-from unigen.train import Trainer, export
+from unigen.train import Trainer, export, run
+from unigen.trainer import LEAST, counted
 
 OBJECTIVES = {
     "codec": lambda: Codec("image"),
@@ -126,6 +127,30 @@ def test_presence_sets_are_a_function_of_seed_and_step():
     assert len(set(drawn)) == 15
     for size, share in enumerate(denoise.shares, 1):
         assert sum(len(s) == size for s in drawn) / 300 == pytest.approx(share, abs=0.08)
+
+
+def test_shares_are_numbers_of_which_some_set_has_one():
+    model, rng = tiny_model(), torch.Generator().manual_seed(0)
+    assert {len(Denoise(shares=[0, 1]).parts(model, rng)) for _ in range(20)} == {2}
+    for wrong in ([0, 0], [], [-1, 2], [float("nan")]):
+        with pytest.raises(UsageError, match=r"^objective\.shares=.* type numbers"):
+            Denoise(shares=wrong)
+    pairs = Denoise(shares=[0, 1])
+    with pytest.raises(UsageError, match=r"shows no set of up to 1 modalities, .* above 0\.$"):
+        pairs.parts(model, rng, ["image"])
+    assert pairs.usable(["image", "text"])
+    assert not pairs.usable(["image"])  # an item of it alone is left out from the start
+
+
+@pytest.mark.parametrize("key", LEAST)
+def test_a_count_that_is_too_small_is_named(key):
+    good = {**LEAST, key: 1000.0, "lr": 0.1}  # 1e3, as YAML reads it
+    assert counted(good) == {**good, key: 1000} and type(counted(good)[key]) is int
+    for wrong in (LEAST[key] - 1, LEAST[key] + 0.5, float("nan"), None):
+        with pytest.raises(UsageError, match=rf"^trainer\.{key}={wrong} .* type trainer\.{key}="):
+            counted({**good, key: wrong})
+        with pytest.raises(UsageError, match=rf"^trainer\.{key}="):
+            run({"trainer": {**good, key: wrong}})  # before anything else
 
 
 def test_the_batches_of_a_step_do_not_depend_on_the_past():

@@ -213,8 +213,8 @@ def test_a_tracker_and_the_file_get_what_the_curves_get(tmp_path, monkeypatch):
             self.logged.append("end")
 
     tracker = Tracker()
-    monkeypatch.setattr(follow, "_tracker", lambda *_: tracker)
-    with follow.following(tmp_path, 0, 9, 8, "project", {}, validates=True) as follower:
+    monkeypatch.setattr(follow, "Tracker", lambda *_: tracker)
+    with follow.following(tmp_path, 0, 9, 8, "project", {}) as follower:
         follower.validated(5, {"text->image": 0.5, "mean": 0.5})
     curves = {"validation/text->image": 0.5, "validation/mean": 0.5}
     assert tracker.logged == [(5, curves), "end"]

@@ -13,7 +13,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,13 @@ def sweep_stages(parent: Path, targets: str) -> list[Path]:
     Raises `UsageError` where a process is filling one of them.
     """
     names = re.compile(rf"({targets})\.tmp-[0-9a-z]+")
-    found = sorted(parent.iterdir()) if parent.is_dir() else []
-    stages = [path for path in found if names.fullmatch(path.name)]
+    stages = sorted(path for path in parent.glob("*.tmp-*") if names.fullmatch(path.name))
     for stage in stages:
         with writing(stage):
             try:
                 with held(stage):
-                    shutil.rmtree(stage)
+                    remove = shutil.rmtree if stage.is_dir() else os.unlink
+                    remove(stage)
             except BlockingIOError as error:
                 target = stage.with_name(stage.name.rpartition(".tmp-")[0])
                 raise UsageError(
@@ -164,6 +164,15 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file that is whole or absent; an existing one is replaced."""
+    stage = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
+    with writing(path, len(data)), ExitStack() as stack:
+        stack.callback(stage.unlink, missing_ok=True)
+        write_file(stage, data)
+        stage.replace(path)
 
 
 def sync(path: Path) -> None:

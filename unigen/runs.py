@@ -40,6 +40,7 @@ from unigen.tensorfile import MAX_BYTES, read_weights, size_of, write_weights
 MANIFEST, META = "manifest.json", "meta.json"
 MAX_META = 64_000_000
 _STEP = re.compile(r"step-(\d{8,18})")
+_NOTES = r"run(-\d+)?\.(json|diff)|(losses|validation)\.jsonl|wandb\.id"  # beside checkpoints
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE = re.compile(r"[a-z][a-z0-9_]{0,40}(-\d{5}-of-\d{5})?\.(safetensors|json)")
 
@@ -181,8 +182,9 @@ def _join(shards: list[Callable[[], dict[str, Tensor]]], rank: int, size: int) -
 
 
 def sweep(run: str | Path) -> list[Path]:
-    """Delete what killed saves left behind; return the paths. Call it with the run locked."""
-    return sweep_stages(real_path(run) / "checkpoints", r"step-\d+")
+    """Delete what killed saves and records left behind; return the paths. The run is locked."""
+    run = real_path(run)
+    return sweep_stages(run / "checkpoints", r"step-\d+") + sweep_stages(run, _NOTES)
 
 
 def _steps(run: str | Path) -> list[tuple[int, Path]]:

@@ -18,13 +18,13 @@ from unigen.data.feed import feed, lessons, meet, teach
 from unigen.disk import named
 from unigen.engine import engine_of
 from unigen.errors import UsageError
-from unigen.follow import following
+from unigen.follow import Follower, following
 from unigen.model import EMBEDDED, UniGen
 from unigen.owner import lock
 from unigen.preview import preview
 from unigen.record import record
 from unigen.team import Team, team_of
-from unigen.trainer import Trainer
+from unigen.trainer import Trainer, counted
 from unigen.validate import Validation, validating
 
 
@@ -39,10 +39,11 @@ def export(trainer: Trainer, folder: Path) -> None:
             trainer.tune.plain(model).save_pretrained(folder)
 
 
-def save(trainer: Trainer, out: Path) -> None:
+def save(trainer: Trainer, out: Path, follower: Follower | None = None) -> None:
     """Write a checkpoint of the run, and the model that it has come to."""
     groups, meta = trainer.state()
     own, (_, size) = trainer.engine.split(groups), trainer.engine.place
+    meta["unlogged"] = {} if follower is None else follower.state()
     runs.save_step(out, trainer.step, own, meta, team=trainer.engine.team, sharded=size > 1)
     export(trainer, out / "model")
 
@@ -96,6 +97,7 @@ def run(cfg: dict) -> Path | str | None:
     With plan=true nothing is trained: what a step costs is returned instead. Under torchrun every
     process calls this; the folder is process 0's, and the others return None.
     """
+    cfg = {**cfg, "trainer": counted(cfg["trainer"])}
     if cfg.get("plan"):
         return plan.report(cfg)
     with team_of(float(cfg["trainer"]["timeout"])) as team:
@@ -122,7 +124,7 @@ def _run(cfg: dict, team: Team) -> Path:
         compile=options.pop("compile"),
     )
     with ExitStack() as stack:
-        latest = None
+        latest, facts = None, {}
         with team.together():
             if team.rank == 0:
                 stack.enter_context(lock(out))
@@ -130,10 +132,12 @@ def _run(cfg: dict, team: Team) -> Path:
                 latest = runs.latest_step(out)
                 for note in latest.notes:
                     sys.stderr.write(f"unigen: {note}\n")
-                record(out, cfg, team.size, latest.step)
         last = team.tell(latest and latest.folder)
         loaded = overlay(model, cfg.get("init") or ())
         source = meet(model, objective, data, out)
+        with team.together():
+            if latest is not None:
+                record(out, cfg, team.size, latest.step, getattr(source, "spec", None))
         teach(model, source)
         model.to(device)
         validation = validating(cfg, model, objective, out, device, team)
@@ -150,7 +154,8 @@ def _run(cfg: dict, team: Team) -> Path:
                     f"draws are those of seed={trainer.seed}\n"
                 )
         team.meet()
-        _loop(trainer, out, config=cfg, validation=validation, **pace)
+        unlogged = facts.get("unlogged")
+        _loop(trainer, out, cfg, validation, unlogged, **pace)
         if objective.moves_latents:
             _calibrate(trainer, source)
         export(trainer, out / "model")
@@ -161,30 +166,33 @@ def _loop(
     trainer: Trainer,
     out: Path,
     config: dict,
+    validation: Validation | None,
+    unlogged: dict | None,
     save_every: float,
     log_every: int,
     preview_every: int,
     wandb: str | None,
-    validation: Validation | None,
 ) -> None:
-    """Step until done: log, preview, validate, save. `save_every` is in minutes."""
+    """Step until done: log, preview, validate, save.
+
+    unlogged: losses of steps before the first that no line tells. save_every: minutes.
+    """
     team, saved = trainer.engine.team, time.monotonic()
     with ExitStack() as stack:
         asked, follower = stack.enter_context(_termination()), None
         with team.together():
             if team.rank == 0:
-                facts = (out, trainer.step, trainer.steps, trainer.batch, wandb, config)
-                validates = validation is not None
-                follower = stack.enter_context(following(*facts, validates))
+                facts = (out, trainer.step, trainer.steps, trainer.batch, wandb, config, unlogged)
+                follower = stack.enter_context(following(*facts))
         while trainer.step < trainer.steps:
             losses = trainer.train_step()
             if follower is not None:
                 follower.add(losses)
-                if trainer.step % log_every == 0:
+                if trainer.step % log_every == 0 or trainer.step == trainer.steps:
                     follower.tell(trainer.step)
             if preview_every and trainer.step % preview_every == 0:
                 folder = out / "samples" / f"step-{trainer.step:08d}"
-                preview(trainer, None if follower is None else follower.writer, folder)
+                preview(trainer, follower, folder)
             if validation is not None and validation.due(trainer.step, trainer.steps):
                 losses = validation.losses(trainer)
                 if follower is not None:
@@ -192,7 +200,7 @@ def _loop(
             due = team.rank == 0 and time.monotonic() - saved > 60 * save_every
             stop, due = team.any(asked(), due)
             if stop or due or trainer.step == trainer.steps:
-                save(trainer, out)
+                save(trainer, out, follower)
                 saved = time.monotonic()
             if stop:
                 raise SystemExit(143)

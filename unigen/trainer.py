@@ -1,6 +1,6 @@
 """The state of a training run: what learns, its average, its optimizers; one step of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,24 @@ from unigen.precision import autocast, native
 from unigen.share import Draws, Share
 from unigen.state import flatten_optimizer, unflatten_optimizer
 from unigen.tune import All
+
+#: The least of every count under `trainer`; 0 switches a cache, samples and validations off.
+LEAST = {"steps": 0, "batch": 1, "accumulate": 1, "workers": 0, "patience": 1, "cache": 0,
+         "log_every": 1, "preview_every": 0, "validate_every": 0}  # fmt: skip
+
+
+def counted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands under `trainer`, its counts whole; UsageError for one too small."""
+    counts = {}
+    for key, least in LEAST.items():
+        value = options[key]
+        if not isinstance(value, int | float) or value % 1 or not value >= least:
+            raise UsageError(
+                f"trainer.{key}={value} is no whole number from {least} up; type "
+                f"trainer.{key}={least} or more."
+            )
+        counts[key] = int(value)  # 1e3 is one, too
+    return {**options, **counts}
 
 
 class Work(NamedTuple):

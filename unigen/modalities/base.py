@@ -93,7 +93,7 @@ class Modality(nn.Module, ABC):
         return raw
 
     def log(self, writer: Any, tag: str, raw: Raw, step: int) -> None:
-        """Show a raw batch of one in a TensorBoard `SummaryWriter`, if it can show it."""
+        """Show a raw batch of one, if it can, with a writer's add_image, add_audio or add_text."""
 
     def take(self, value: Any) -> tuple[Raw, list[str]]:
         """Return raw media, and notes, from what a user may give: a path or raw media.

@@ -1,7 +1,5 @@
 """Where bfloat16 pays: on devices that multiply it themselves. Others only emulate it."""
 
-from contextlib import AbstractContextManager
-
 import torch
 
 
@@ -23,7 +21,7 @@ def fastest(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native(device) else torch.float32
 
 
-def autocast(device: torch.device | str, bf16: bool | None = None) -> AbstractContextManager[None]:
+def autocast(device: torch.device | str, bf16: bool | None = None) -> torch.autocast:
     """Return the context in which products are bfloat16; None: where the device is native."""
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=native(device) if bf16 is None else bf16

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,9 +165,10 @@ class Stream:
 
     def _once(self) -> Iterator[tuple[str, Item]]:
         """Yield the samples of all tars, once; damage is named, counted and passed over."""
+        group = _library("webdataset.tariterators").group_by_keys
         for url in self.urls:
             with _opened(url) as stream:
-                for key, item, fault in pass_tar(stream, partial(self._refuse, url)):
+                for key, item, fault in pass_tar(stream, group, partial(self._refuse, url)):
                     name = f"{url}/{key}" if key else url
                     if fault is None:
                         yield name, item
@@ -193,14 +194,19 @@ class Stream:
         return f", and {self._unused.name[:120]!r} is not used: {self._unused.reason}"
 
 
+def _library(name: str) -> Any:
+    """Return a module of the extra `data`, or say how to install it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        needed = name.partition(".")[0]
+        raise UsageError(f"data=stream needs {needed}; type pip install 'unigen[data]'.") from None
+
+
 @contextmanager
 def _opened(url: str) -> Iterator[IO[bytes]]:
     """Open a URL by fsspec; errors name it, and what to type."""
-    try:
-        fsspec = import_module("fsspec")
-    except ImportError:
-        raise UsageError("data=stream needs fsspec; type pip install 'unigen[data]'.") from None
-    shown = url[:120]
+    fsspec, shown = _library("fsspec"), url[:120]
     try:
         place = fsspec.open(url, "rb")
     except ImportError as error:

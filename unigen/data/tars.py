@@ -7,9 +7,8 @@ looks at what follows the last member, too.
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from unigen.data.items import PART_OF, Item, Listing, Member, Refused
 from unigen.errors import MediaError
@@ -76,41 +75,65 @@ def walk_tar(path: Path) -> Iterator[Found]:
         yield Found(place, f"the archive is damaged: {_printable(error)}")
 
 
-def pass_tar(stream: IO[bytes], refuse: Callable[[str, str], None]) -> Iterator[Passing]:
+def pass_tar(
+    stream: IO[bytes],
+    group: Callable[..., Iterator[dict[str, Any]]],
+    refuse: Callable[[str, str], None],
+) -> Iterator[Passing]:
     """Yield the samples of a tar as it passes by: members side by side that share a key.
 
     A key that comes twice or apart is a fault; the last one may be that of the tar itself, and the
-    sample that it falls into is left out. refuse: told the names of members, and why.
+    sample that it falls into is left out. group: webdataset's `group_by_keys`. refuse: told the
+    names of members, and why.
     """
     past: set[str] = set()
-    try:
-        for key, files in groupby(_files(stream, refuse), lambda file: file[0]):
-            item: Item = {}
-            fault = APART if key in past else None
-            for _, part, file in files:
+    twice: dict[str, str | None] = {}  # the part that a key has twice
+    last, damage = "", None
+
+    def files() -> Iterator[dict[str, Any]]:
+        nonlocal last, damage
+        try:
+            for last, file in _wanted(stream, refuse):
+                yield {"fname": last, "data": file.read(), "__url__": ""}
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+            damage = f"it cannot be read as a tar: {_printable(error)}"
+
+    def repeated(error: Exception) -> bool:
+        key, extension = split_name(last)
+        twice[key] = part_of(extension)
+        return isinstance(error, ValueError)  # go on
+
+    for sample in group(files(), keys=split_name, handler=repeated):
+        key, item = str(sample["__key__"]), {}
+        fault = f"its key has two of {twice[key]}" if key in twice else None
+        fault = APART if key in past else fault
+        for extension, data in sample.items():
+            part = None if extension.startswith("__") else part_of(extension)
+            if part is not None:
                 fault = f"its key has two of {part}" if part in item else fault
-                item[part] = file.read()
-            past.add(key)
+                item[part] = data
+        past.add(key)
+        if damage is None or key != split_name(last)[0]:
             yield Passing(key, item, fault)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        yield Passing("", {}, f"it cannot be read as a tar: {_printable(error)}")
+    if damage is not None:
+        yield Passing("", {}, damage)
 
 
-def _files(
+def _wanted(
     stream: IO[bytes], refuse: Callable[[str, str], None]
-) -> Iterator[tuple[str, str, IO[bytes]]]:
-    """Yield key, part and file of every member that is wanted, to be read before the next."""
+) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield name and file of the members that are wanted; tell of those that are not."""
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for info in tar:
             vars(tar)["members"] = []  # what is past is not kept: memory stays flat
             if info.isdir() or META.match(info.name):
                 continue
-            fault, (key, extension) = fault_of(info), split_name(info.name)
-            part, file = part_of(extension), None if fault else tar.extractfile(info)
+            fault, extension = fault_of(info), split_name(info.name)[1]
+            file = None if fault else tar.extractfile(info)
             if fault is not None:
                 refuse(info.name, fault)
-            elif part and file is not None:
-                yield key, part, file
+            elif part_of(extension) and file is not None:
+                yield info.name, file
 
 
 def _printable(error: Exception) -> str:

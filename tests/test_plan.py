@@ -11,6 +11,7 @@ from tiny import tiny_model, tiny_world
 from unigen import cli
 from unigen.data.latents import Latents
 from unigen.errors import UsageError
+from unigen.modalities.text import Text, spread
 from unigen.objectives import Denoise
 from unigen.plan import Speed, Step, lines, presence_sets, walk
 from unigen.trainer import Trainer
@@ -193,6 +194,12 @@ def test_a_plan_of_a_billion_weights_holds_none_of_them(planned):
     assert weights > 1e9
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert grown < 0.25 * 4 * weights
+
+
+def test_a_plan_takes_weights_from_nothing_but_its_denoiser(planned):
+    spread.cache_clear()
+    assert planned()[0] == 0
+    assert not any(x.is_meta for x in Text().state_dict().values())  # which knows of earlier ones
 
 
 def test_a_plan_for_no_machine_says_what_to_type(planned):

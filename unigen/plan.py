@@ -20,7 +20,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from unigen.configure import build
+from unigen.configure import build, find
 from unigen.engine import blocks
 from unigen.errors import UsageError
 from unigen.objectives import within
@@ -195,8 +195,7 @@ def presence_sets(names: list[str], shares: Sequence[int | float]) -> list[tuple
 def report(cfg: dict) -> str:
     """Return in words what a step costs as configured; UsageError where no denoiser learns."""
     plugins = cfg.get("plugins") or ()
-    with torch.device("meta"):  # shapes alone: a plan of any size fits in memory
-        model, objective = build(cfg["model"], plugins), build(cfg["objective"], plugins)
+    model, objective = outline(cfg["model"], plugins), build(cfg["objective"], plugins)
     if objective.module(model) is not model.denoiser:
         raise UsageError("plan=true counts the steps of a denoiser; type objective=denoise.")
     options, speed = cfg["trainer"], Speed(**cfg["assume"])
@@ -207,6 +206,14 @@ def report(cfg: dict) -> str:
         model.denoiser, tokens, shares, options["batch"], muon, forget, bf16 is not False, passes
     )
     return "\n".join(lines(step, speed))
+
+
+def outline(node: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
+    """Build a model as configured, whose denoiser has shapes and no weights, so that any fits."""
+    rest = {key: value for key, value in node.items() if key not in ("_target_", "denoiser")}
+    with torch.device("meta"):
+        denoiser = build(node["denoiser"], plugins)
+    return find(node["_target_"], plugins)(**build(rest, plugins), denoiser=denoiser)
 
 
 def lines(step: Step, speed: Speed) -> list[str]:

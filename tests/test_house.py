@@ -29,6 +29,7 @@ FLOORS = {
     "unigen.runs": 0,
     "unigen.share": 0,
     "unigen.team": 0,
+    "unigen.rendezvous": 0,
     "unigen.checkpoint": 0,
     "unigen.state": 0,
     "unigen.media": 0,

@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import PrefixStore
 
 from unigen import errors
 from unigen.errors import ResourceError, UnigenError, UsageError
+from unigen.rendezvous import LONG, begin
 from unigen.share import Share
 
 GRACE = 3.0  # seconds in which processes that live come to the roll call
-LONG = timedelta(days=2)  # for work before the first step, which takes as long as it takes
 WRITING = timedelta(minutes=30)  # for what one process writes while the others wait
 
 
@@ -83,8 +81,7 @@ class Torchrun(Team):
     def __init__(self, timeout: float):
         """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
         self.timeout = timedelta(seconds=timeout)
-        store, self.rank, self.size = next(rendezvous("env://", timeout=LONG))
-        store = PrefixStore(_start(store, self.rank, self.size), store)
+        store, self.rank, self.size = begin()
         self._store = PrefixStore("unigen", store)
         backend = "gloo"
         if torch.cuda.is_available():
@@ -200,27 +197,6 @@ class Torchrun(Team):
         for other in self.hear(fault):
             if other is not None:
                 raise getattr(errors, other[0], ResourceError)(other[1]) from cause
-
-
-def _start(store: Store, rank: int, size: int) -> str:
-    """Agree on a name for this start: the store still holds what dead processes wrote before it.
-
-    Process 0 calls, all answer with a name of their own, and only a call that heard it counts.
-    """
-    own = uuid4().hex
-    if rank == 0:
-        store.set("call", own)
-        store.wait([f"{own}/{i}" for i in range(1, size)], LONG)
-        store.set(
-            f"{own}/heard", " ".join(store.get(f"{own}/{i}").decode() for i in range(1, size))
-        )
-        return own
-    while True:
-        call = store.get("call").decode()
-        store.set(f"{call}/{rank}", own)
-        if store.check([f"{call}/heard"]) and own in store.get(f"{call}/heard").decode():
-            return call
-        time.sleep(0.02)
 
 
 class _TeamShare(Share):

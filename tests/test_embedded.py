@@ -69,6 +69,7 @@ def test_codecs_keep_every_attribute(model, part, worst):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_noise_of_a_picture_leads_back_to_it(model):
     """As a slerp of two noises leads to pictures in between."""
     raw = World(seed=5, two=0.0).batch(torch.arange(6), ["image"])

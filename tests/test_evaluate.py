@@ -290,6 +290,7 @@ def test_a_run_writes_the_table_the_page_and_the_picture(tiny, tmp_path, few, ca
     assert "mean accuracy over 10 directions" in told.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_second_run_is_the_same_and_takes_the_place_of_the_first(tiny, tmp_path, few):
     first = [p.read_bytes() for p in evaluate.run(config(tiny, tmp_path))]
     other = [p.read_bytes() for p in evaluate.run(config(tiny, tmp_path, seed=1))]

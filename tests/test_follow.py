@@ -60,6 +60,7 @@ def test_a_log_goes_on_after_a_step_without_what_came_later(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": 1}\n'
 
 
+@pytest.mark.slow
 def test_a_stopped_run_logs_what_one_that_was_not_stopped_does(train, tmp_path, monkeypatch):
     words = ("trainer.steps=9", "trainer.log_every=4")
     assert train("whole", *words) == 0

@@ -36,6 +36,7 @@ def curves(folder):
     return EventAccumulator(str(folder / "tensorboard"), size_guidance={}).Reload()
 
 
+@pytest.mark.slow
 def test_a_run_shows_samples_of_every_part_that_depend_on_seeds_only(train):
     first, second, without = train("first", 1), train("second", 1), train("without", 0)
     got, again = curves(first), curves(second)

@@ -201,6 +201,7 @@ class OneBatch:
         return tiny_world().batch(index, parts)
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned_by_heart():
     trainer = Trainer(fresh(), Codec("image"), OneBatch(), steps=80, batch=4, lr=3e-3, warmup=5)
     losses = [trainer.train_step()["image"] for _ in range(80)]

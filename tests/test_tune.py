@@ -193,6 +193,7 @@ def test_what_lora_refuses(make, sentence):
         make()
 
 
+@pytest.mark.slow
 def test_finetune_from_the_command_line(tmp_path, capsys):
     media = tmp_path / "media"
     (media / "image").mkdir(parents=True)

@@ -83,6 +83,7 @@ def save_original(folder, at):
     torch.save({"state_dict": vae}, at / "autoencoder_kl.pth")
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_pickles_becomes_the_same_model(folder, tmp_path, capsys):
     copy = tmp_path / "pickles"
     shutil.copytree(folder, copy)
@@ -119,6 +120,7 @@ def test_weights_are_cast_and_the_pipeline_runs_in_their_dtype(folder, tmp_path)
     assert main(["convert", str(folder), "dtype=[bfloat16]", f"out={tmp_path / 'other'}"]) == 2
 
 
+@pytest.mark.slow
 def test_the_original_weights_become_the_same_model(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(original, "HEAD", 16)  # of the tiny networks; the published ones have 64
     save_original(folder, tmp_path / "old")
@@ -166,6 +168,7 @@ class Hostile:
         return os.system, (f"touch {self.marker}",)
 
 
+@pytest.mark.reliability
 def test_nothing_of_a_pickle_runs_and_a_bad_one_leaves_nothing(folder, tmp_path):
     copy, marker = tmp_path / "copy", tmp_path / "marker"
     shutil.copytree(folder, copy)
@@ -189,6 +192,7 @@ def test_nothing_of_a_pickle_runs_and_a_bad_one_leaves_nothing(folder, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 
 
+@pytest.mark.slow
 def test_a_pickle_is_read_whatever_its_name_says(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

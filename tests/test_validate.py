@@ -131,6 +131,7 @@ def test_other_objectives_show_their_own_loss():
         assert losses.keys() == {name, "mean"} and losses[name] == losses["mean"] > 0
 
 
+@pytest.mark.slow
 def test_a_model_that_learns_by_heart_is_seen():
     trainer = trainer_of(count=8, steps=120, lr=3e-3, ema=0.9)
     learned, held_out = validation_of(trainer, tiny_world(), 8), validation_of(trainer, count=8)
@@ -252,6 +253,7 @@ def unigen(tmp_path, monkeypatch, capfd):
     return call
 
 
+@pytest.mark.slow
 def test_a_run_with_validation_resumes_and_has_the_losses_of_one_without(unigen, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

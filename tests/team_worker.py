@@ -108,7 +108,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cases, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    with team_of(60) as team:
+    with team_of(120) as team:
         results = {case["name"]: train(case, team) for case in cases}
         if team.rank == 0:
             out.write_text(json.dumps(results))

@@ -24,6 +24,7 @@ from unigen.errors import ResourceError, UnigenError, UsageError
 from unigen.rendezvous import LONG, begin
 from unigen.share import Share
 
+NOTICE = 2.0  # seconds that gloo takes beyond a timeout
 GRACE = 3.0  # seconds in which processes that live come to the roll call
 WRITING = timedelta(minutes=30)  # for what one process writes while the others wait
 
@@ -79,8 +80,11 @@ class Torchrun(Team):
     """The processes that torchrun started."""
 
     def __init__(self, timeout: float):
-        """Meet the others. timeout: seconds after which a process that is silent counts as gone."""
-        self.timeout = timedelta(seconds=timeout)
+        """Meet the others.
+
+        timeout: seconds after which a process that is silent counts as gone and this one ends.
+        """
+        self.timeout = timedelta(seconds=max(timeout - NOTICE - GRACE, timeout / 2))
         store, self.rank, self.size = begin()
         self._store = PrefixStore("unigen", store)
         backend = "gloo"

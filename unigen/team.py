@@ -25,7 +25,7 @@ from unigen.rendezvous import LONG, begin
 from unigen.share import Share
 
 NOTICE = 2.0  # seconds that gloo takes beyond a timeout
-GRACE = 3.0  # seconds in which processes that live come to the roll call
+GRACE = 2.5  # seconds in which processes that live come to the roll call
 WRITING = timedelta(minutes=30)  # for what one process writes while the others wait
 
 

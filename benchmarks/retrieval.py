@@ -1,7 +1,7 @@
 """The shared space: recall@1 of every pair of modalities among 256 candidates.
 
     python benchmarks/retrieval.py
-    python benchmarks/retrieval.py --model runs/frozen/model --anchor text
+    python benchmarks/retrieval.py --model runs/anchor/model --anchor text
 
 Captions say everything, and no two candidates agree in all that the two modalities tell. Two sets
 of candidates, of other scenes than training has. anchor: a modality whose tower stood still in

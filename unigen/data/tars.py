@@ -99,9 +99,11 @@ def pass_tar(
             damage = f"it cannot be read as a tar: {_printable(error)}"
 
     def repeated(error: Exception) -> bool:
+        if not isinstance(error, ValueError):  # which is what a name that comes twice raises
+            raise error
         key, extension = split_name(last)
         twice[key] = part_of(extension)
-        return isinstance(error, ValueError)  # go on
+        return True  # go on
 
     for sample in group(files(), keys=split_name, handler=repeated):
         key, item = str(sample["__key__"]), {}

@@ -173,6 +173,7 @@ def put(path: Path, data: bytes) -> None:
         stack.callback(stage.unlink, missing_ok=True)
         write_file(stage, data)
         stage.replace(path)
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from unigen.data.files import Files
 from unigen.data.rows import INDEX, Rows, codec_of
 from unigen.data.tables import read_json
-from unigen.disk import dump_json, named, sync, write_file, writing
+from unigen.disk import dump_json, named, put, sweep_stages, writing
 from unigen.errors import MediaError, UsageError
 from unigen.model import UniGen
 from unigen.tensorfile import write_weights
@@ -114,6 +114,7 @@ def on_disk(
     shards = []
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    sweep_stages(out, r"index\.json|latents-\d+\.json")  # of a run that was killed
     with _bar(len(source)) as bar:
         for number, span in enumerate(_spans(range(len(source)), items)):
             place = out / f"latents-{number:05d}.json"
@@ -126,7 +127,7 @@ def on_disk(
                 _write(place, {"key": key, "names": names}, chunks, parts)
             shards.append(_finished(place, key))
             bar.update(span.stop - bar.n)
-    _whole(out / INDEX, dump_json({"version": 1, **facts, "shards": shards}))
+    put(out / INDEX, dump_json({"version": 1, **facts, "shards": shards}))
     return out
 
 
@@ -149,7 +150,7 @@ def _write(place: Path, facts: dict[str, Any], chunks: list[Chunk], parts: list[
         begin, _ = header[part]["data_offsets"]
         table = {"dtype": header[part]["dtype"], "shape": header[part]["shape"]}
         tables[part] = {**table, "offset": 8 + length + begin, "counts": counts[part]}
-    _whole(place, dump_json({**facts, "file": path.name, "sha256": sha, "parts": tables}))
+    put(place, dump_json({**facts, "file": path.name, "sha256": sha, "parts": tables}))
 
 
 def _finished(place: Path, key: str) -> dict[str, Any]:
@@ -161,16 +162,6 @@ def _finished(place: Path, key: str) -> dict[str, Any]:
             "folder."
         )
     return facts
-
-
-def _whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or absent."""
-    with writing(path, len(data)):
-        stage = path.with_name(f"{path.name}.part")
-        stage.unlink(missing_ok=True)
-        write_file(stage, data)
-        stage.replace(path)
-        sync(path.parent)
 
 
 def _spans(items: range, most: int) -> Iterator[range]:

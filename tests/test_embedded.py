@@ -169,7 +169,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(tmp_path, arguments, code):
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stderr.strip().splitlines()[-1].startswith("unigen: ")
-    assert not list(tmp_path.glob("out/*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"text.png", "empty"}
 
 
 @pytest.mark.slow

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from full_disk import full_disk
 from tiny import tiny_model
 
 from unigen import evaluate, presence, reference, report
 from unigen.data.world import World
 from unigen.data.world.oracles import TELLS, read, truth
-from unigen.errors import UsageError
+from unigen.errors import ResourceError, UsageError
 from unigen.reference import FREE, QUICK, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -255,6 +256,13 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "subsets", lambda p: [*subsets(p)[:3], tuple(p[2:])])
 
 
+def means(draws: dict) -> list[dict]:
+    """Return rows with these mean accuracies by direction, the same in every setting."""
+    return [{"given": list(g), "want": list(w), "split": s.split, "objects": s.objects,
+             "metric": "accuracy", "attribute": "mean", "value": x, "low": x, "high": x, "n": 1}
+            for s in QUICK for (g, w), x in draws.items()]  # fmt: skip
+
+
 def config(folder: Path, out: Path, **changes) -> dict:
     keys = {"n": 2, "full": False, "seed": 0, "steps": 1, "guidance": None, "sampler": "euler"}
     return {**keys, "out": str(out), "model": str(folder), "plugins": [], **changes}
@@ -300,6 +308,20 @@ def test_a_second_run_is_the_same_and_takes_the_place_of_the_first(tiny, tmp_pat
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_full_disk_leaves_the_table_of_before(tiny, tmp_path, monkeypatch, capsys):
+    rows = means(dict.fromkeys(evaluate.directions(PARTS), 0.5))
+    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: rows)
+    first = evaluate.run(config(tiny, tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_disk(2000), pytest.raises(ResourceError, match=r"directions\.json"):
+        evaluate.run(config(tiny, tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert len(before) == len(first)
+    with full_disk(2000), pytest.raises(ResourceError):
+        evaluate.run(config(tiny, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"n": 0}, "n=0"), ({"n": 1.5}, "n=1.5"), ({"n": True}, "n=True"), ({"seed": -1}, "seed=-1"),
@@ -318,10 +340,7 @@ def test_a_model_of_other_modalities_is_refused():
 
 def test_the_heat_map_shows_every_direction_with_its_number():
     draws = {way: 0.01 * i for i, way in enumerate(evaluate.directions(PARTS))}
-    rows = [{"given": list(g), "want": list(w), "split": s.split, "objects": s.objects,
-             "metric": "accuracy", "attribute": "mean", "value": x, "low": x, "high": x, "n": 1}
-            for s in QUICK for (g, w), x in draws.items()]  # fmt: skip
-    figure = report.heat_map(rows)
+    figure = report.heat_map(means(draws))
     panels = [axis for axis in figure.axes if axis.texts]
     assert len(panels) == 3
     for axis in panels:

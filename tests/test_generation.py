@@ -164,6 +164,38 @@ def test_remarks_on_the_input_are_in_the_recipe(model):
     assert result.recipe["notes"] == ["text: words the model does not know: 'plaid'"]
 
 
+def test_long_words_are_cut_in_the_remarks(model):
+    (result,) = model.generate("image", {"text": "b" * 40 + " " + "a" * 4000 + " red" * 40})
+    known, left = "a" * 40, "text: cut after 32 words, 10 left out from 'red' on"
+    assert result.recipe["notes"] == [
+        f"text: words the model does not know: '{'b' * 40}' '{known}'...", left,
+    ]  # fmt: skip
+    (result,) = model.generate("image", {"text": "red " * 32 + "a" * 4000})
+    assert result.recipe["notes"] == [f"text: cut after 32 words, 1 left out from '{known}'... on"]
+
+
+def test_a_result_takes_the_next_number_that_is_free(model, tmp_path, monkeypatch):
+    (result,) = model.generate(["image", "text"])
+    (tmp_path / "image_0.png.json").write_text("a sidecar alone")
+    (tmp_path / "text_1.txt").symlink_to(tmp_path / "nowhere")
+    image = model.modality("image")
+    own = image.write
+
+    def write(raw, path, recipe, track=None):
+        own(raw, path, recipe, track)
+        if path.name == "image_2.png":  # now another writer takes the number of the sentence
+            (tmp_path / "text_2.txt").write_text("theirs")
+
+    monkeypatch.setattr(image, "write", write)
+    before = {path.name for path in tmp_path.iterdir()}
+    assert [path.name for path in result.save(tmp_path)] == ["image_3.png", "text_3.txt"]
+    made = {"image_3.png", "image_3.png.json", "text_3.txt", "text_3.txt.json", "text_2.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == before | made
+    assert (tmp_path / "text_2.txt").read_text() == "theirs"
+    assert (tmp_path / "image_0.png.json").read_text() == "a sidecar alone"
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_results_are_files(model, tmp_path):
     (result,) = model.generate(["image", "video", "audio", "text"])
     names = [{p.name for p in result.save(tmp_path)} for _ in range(2)]

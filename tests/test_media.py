@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from media_corpus_audio import sound, tone
 from media_corpus_image import blank_png, encoded, picture
 from media_corpus_video import frames, patched, video
@@ -372,7 +373,7 @@ def test_a_recipe_is_data_and_damage_is_refused(tmp_path):
         "[]",
         "{",
         "\udcff",
-        '{"a": "' + "x" * 70_000 + '"}',
+        '{"a": "' + "x" * limits.RECIPE_BYTES + '"}',
     ):
         beside.write_text(spoiled, errors="surrogateescape")
         with pytest.raises(MediaError, match="recipe"):
@@ -382,8 +383,82 @@ def test_a_recipe_is_data_and_damage_is_refused(tmp_path):
         media.read_recipe(foreign)
     with pytest.raises(UsageError):
         media.read_recipe(tmp_path / "none.png")
-    with pytest.raises(ValueError, match="recipe"):
+    with pytest.raises(UsageError, match=r"at most \d+ fit; give shorter text"):
         media.write_text(tmp_path / "c.txt", "", {"a": "x" * limits.RECIPE_BYTES})
+    assert not (tmp_path / "c.txt").exists()
+
+
+WRITERS = {
+    "a.png": lambda path, recipe: media.write_image(path, picture(), recipe),
+    "a.jpg": lambda path, recipe: media.write_image(path, picture(), recipe),
+    "a.wav": lambda path, recipe: media.write_audio(path, tone(0.5), 16000, recipe),
+    "a.flac": lambda path, recipe: media.write_audio(path, tone(0.5), 16000, recipe),
+    "a.mp4": lambda path, recipe: media.write_video(path, frames(8), 8, recipe, tone(1.0), 16000),
+    "a.txt": lambda path, recipe: media.write_text(path, "a red circle", recipe),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("count", [1, 150, 180, 3000, 8192, "most"])
+def test_a_recipe_of_any_length_comes_back(tmp_path, name, count):
+    """150 characters are just below what libsndfile reads of a WAV, 8192 two longest prompts."""
+    letter = "\N{MATHEMATICAL SCRIPT CAPITAL A}"  # 12 bytes of JSON
+    if count == "most":
+        count = (limits.RECIPE_BYTES - 100) // 12
+    recipe = {"given": {"text": letter * count}}
+    path = WRITERS[name](tmp_path / name, recipe)
+    assert media.read_recipe(path) == recipe | MARK
+    assert media.read_recipe(tmp_path / f"{name}.json") == recipe | MARK
+    if name == "a.txt" or (name == "a.jpg" and count * 12 > 60_000):
+        return  # beside the file only
+    (tmp_path / f"{name}.json").unlink()
+    assert media.read_recipe(path) == recipe | MARK
+    if path.suffix in (".wav", ".flac"):  # and the sound is whole
+        sound = media.read_audio(path, 0.5)
+        assert np.abs(sound.samples - tone(0.5)).max() < 1e-4 and sound.notes == []
+
+
+def test_the_comment_of_a_wav_is_read_by_others_and_theirs_by_us(tmp_path):
+    path = media.write_audio(tmp_path / "a.wav", tone(0.5), 16000, RECIPE)
+    with soundfile.SoundFile(path) as file:
+        assert same(json.loads(file.comment))
+        assert len(file.read()) == 8000
+    with soundfile.SoundFile(tmp_path / "b.wav", "w", 16000, 1) as file:
+        file.title, file.comment = "a title", json.dumps(RECIPE | MARK)
+        file.write(tone(0.5))
+    assert same(media.read_recipe(tmp_path / "b.wav"))
+
+
+@pytest.mark.parametrize("reader", ["pyav", "decord"])
+def test_what_is_left_out_of_a_video_is_said(tmp_path, reader):
+    clip = np.tile(frames(10), (5, 1, 1, 1))
+
+    def notes(data, **options):
+        path, times = put(tmp_path / "a", data), np.arange(16) / 8
+        return media.read_video(path, times, (64, 64), reader, **options).notes
+
+    cut, fast = "cut to the first 2 s", "took 8 of its {} frames a second"
+    for form in ("mp4", "mov", "matroska"):
+        assert notes(video(clip, form, fps=10), seconds=2.0) == [cut, fast.format(10)]
+        assert notes(video(clip, form, fps=25), seconds=2.0) == [fast.format(25)]
+        assert notes(video(clip[:17], form, fps=8), seconds=2.0) == [cut]
+        assert notes(video(clip[:16], form, fps=8, sound=True), seconds=2.0) == []
+        assert notes(video(clip, form, fps=10)) == []
+    film = video(clip[:48], fps=Fraction(24000, 1001))  # 2.002 s
+    assert notes(film, seconds=2.0) == [fast.format(24)]
+    assert notes(video(clip[:4], fps=4), seconds=2.0) == ["held the last frame from 1 s"]
+
+
+def test_a_probe_has_words(tmp_path):
+    clip = video(frames(2))
+    for data, words in (
+        (encoded(Image.fromarray(picture()), "PNG"), "a PNG image"),
+        (sound("WAV", "PCM_16"), "a WAV sound"),
+        (sound("FLAC", "PCM_16"), "a FLAC sound"),
+        (clip, "an MP4 video"),
+        (video(frames(2), "matroska"), "a Matroska video"),
+    ):
+        assert media.probe(put(tmp_path / "a", data)).words == words
 
 
 def test_a_png_says_in_iptc_words_that_a_model_made_it(tmp_path):

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 from unigen import media
 from unigen.errors import ResourceError, UsageError
@@ -65,6 +67,89 @@ def test_free_name_takes_the_next_number(tmp_path):
     assert names == ["image_0.png", "image_1.png", "image_2.png"]
     (tmp_path / "image_3.png.json").write_text("{}")
     assert media.free_name(tmp_path, "image", ".png").name == "image_4.png"
+
+
+def taken(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_files_of_one_number_are_written_or_none(tmp_path):
+    def text(path):
+        media.write_text(path, path.name, {})
+
+    def late(path):
+        if path.name == "b_2.txt":  # between the look and the write
+            path.write_text("theirs")
+        text(path)
+
+    (tmp_path / "a_0.txt.json").write_text("a sidecar alone")
+    (tmp_path / "b_1.txt").symlink_to("nowhere")
+    before = taken(tmp_path)
+    paths = media.write_next(tmp_path, [("a", ".txt", text), ("b", ".txt", late)])
+    assert [path.name for path in paths] == ["a_3.txt", "b_3.txt"]
+    assert [path.read_text() for path in paths] == ["a_3.txt", "b_3.txt"]
+    assert (tmp_path / "b_2.txt").read_text() == "theirs"
+    new = {f"{path.name}{suffix}" for path in paths for suffix in ("", ".json")}
+    assert taken(tmp_path) == before | new | {"b_2.txt"}
+
+    def fail(path):
+        raise ResourceError("the disk is full")
+
+    before = taken(tmp_path)
+    with pytest.raises(ResourceError):
+        media.write_next(tmp_path, [("a", ".txt", text), ("b", ".txt", fail)])
+    assert taken(tmp_path) == before
+
+
+def test_a_writer_that_is_always_late_ends_in_one_sentence(tmp_path):
+    def always(path):
+        raise FileExistsError
+
+    with pytest.raises(UsageError, match="choose another folder"):
+        media.write_next(tmp_path, [("a", ".txt", always)])
+
+
+def test_many_writers_share_a_folder(tmp_path):
+    def write(name):
+        def text(path):
+            media.write_text(path, name, {})
+
+        return media.write_next(tmp_path, [("a", ".txt", text), ("b", ".txt", text)])
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"writer {i}" for i in range(40)]
+        every = list(pool.map(write, names))
+    assert len({path for paths in every for path in paths}) == 80
+    for name, paths in zip(names, every, strict=True):
+        assert [path.read_text() for path in paths] == [name] * 2
+        assert len({path.stem[1:] for path in paths}) == 1
+    assert len(taken(tmp_path)) == 160
+
+
+def test_findings_are_whole_and_over_nothing(tmp_path):
+    assert media.write_json(tmp_path, "a", {"x": 1}).name == "a_0.json"
+    with full_disk(100), pytest.raises(ResourceError, match=r"a_1\.json cannot be written"):
+        media.write_json(tmp_path, "a", {"x": "y" * 200})
+    assert taken(tmp_path) == {"a_0.json"}
+    assert (tmp_path / "a_0.json").read_text() == '{\n "x": 1\n}'
+
+
+def test_a_new_folder_goes_where_what_follows_fails(tmp_path):
+    with pytest.raises(KeyError), media.new_folder(tmp_path / "a" / "b") as folder:
+        assert folder.is_dir()
+        raise KeyError
+    with pytest.raises(OSError, match="too long"), media.new_folder(tmp_path / "a" / ("x" * 300)):
+        pass
+    assert taken(tmp_path) == set()
+    with pytest.raises(KeyError), media.new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "mine").touch()
+        raise KeyError
+    assert (tmp_path / "a" / "b" / "mine").is_file()
+    with pytest.raises(KeyError), media.new_folder(tmp_path / "a"):
+        raise KeyError
+    with media.new_folder(tmp_path / "c"):
+        pass
+    assert taken(tmp_path) == {"a", "c"}
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])

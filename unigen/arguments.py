@@ -60,7 +60,7 @@ VERBS = {
     "data_shard": Verb("unigen.data.doors:shard", None, ("out", "data")),
     "data_encode": Verb("unigen.data.doors:encode", None, ("out", "data", "model")),
     "evaluate": Verb("unigen.evaluate:run"),
-    "replay": Verb("unigen.generate:replay", "files"),
+    "replay": Verb("unigen.replay:run", "files"),
     "convert": Verb("unigen.interop.convert:run", "files", ("out", "components")),
 }
 
@@ -224,7 +224,7 @@ def _take(command: Command, key: str, value: str) -> None:
     if len(path) == 1 and value == "null":
         command.data[path] = None
         return
-    if key.split(":")[0] == PROMPT:
+    if key.split(":")[0] in (PROMPT, "negative.text"):
         check_prompt(value)
     command.data[path] = value
 

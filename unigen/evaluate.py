@@ -44,16 +44,25 @@ __all__ = ["codec_gate", "directions", "measure", "retrieval", "rows_of", "run"]
 
 
 def run(cfg: Mapping[str, Any]) -> list[Path]:
-    """Measure as configured (conf/evaluate.yaml); write and return the table and the heat map."""
+    """Measure as configured (conf/evaluate.yaml); write and return the table and the heat map.
+
+    They take the place of those of an earlier evaluation in the same folder.
+    """
     for key, least in (("n", 1), ("seed", 0)):
         if type(cfg[key]) is not int or cfg[key] < least:
             raise UsageError(f"{key}={cfg[key]} is no whole number from {least}; type {key}=20.")
     if type(cfg["full"]) is not bool:
         raise UsageError(f"full={cfg['full']} is neither true nor false; type full=true.")
-    folder = media.make_folder(cfg["out"])
-    model = load(cfg["model"], cfg["plugins"])
-    options = {key: cfg[key] for key in ("steps", "guidance", "sampler")}
-    rows = measure(model, cfg["n"], full=cfg["full"], seed=cfg["seed"], progress=True, **options)
+    with media.new_folder(cfg["out"]) as folder:
+        model = load(cfg["model"], cfg["plugins"])
+        options = {key: cfg[key] for key in ("steps", "guidance", "sampler")}
+        rows = measure(model, cfg["n"], full=cfg["full"], seed=cfg["seed"], progress=True,
+                       **options)  # fmt: skip
+        return _written(rows, folder)
+
+
+def _written(rows: list[dict], folder: Path) -> list[Path]:
+    """Write the table and the heat map, each whole; those of an earlier evaluation go."""
     picture = BytesIO()
     report.heat_map(rows).savefig(picture, format="png")
     sys.stderr.write(f"unigen: {report.summary(rows)}\n")
@@ -62,7 +71,9 @@ def run(cfg: Mapping[str, Any]) -> list[Path]:
         "directions.md": report.markdown(rows).encode(),
         "heatmap.png": picture.getvalue(),
     }
-    return [_write(folder / name, data) for name, data in files.items()]
+    for name, data in files.items():
+        disk.put(folder / name, data)
+    return [folder / name for name in files]
 
 
 def measure(
@@ -177,11 +188,3 @@ def _row(setting: Setting, given, want, metric: str, attribute: str, draws: Draw
         "given": list(given), "want": list(want), "split": setting.split,
         "objects": setting.objects, "metric": metric, "attribute": attribute, **draws.estimate(),
     }  # fmt: skip
-
-
-def _write(path: Path, data: bytes) -> Path:
-    """Write a file, in the place of one of an earlier evaluation."""
-    with disk.writing(path, len(data)):
-        path.unlink(missing_ok=True)
-        disk.write_file(path, data)
-    return path

@@ -1,13 +1,13 @@
-"""The tasks around generation: generate, caption, embed, replay. Each prints through the CLI."""
+"""The tasks around generation: generate, caption, embed. Each prints through the CLI."""
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from unigen import media
-from unigen.errors import CheckpointError, UsageError
+from unigen.data.items import PART_OF
+from unigen.errors import UsageError
 from unigen.model import UniGen, load
 
 
@@ -17,98 +17,61 @@ def run(cfg: dict) -> list[Path]:
     for key in ("want", "through"):
         if not isinstance(cfg[key], list):
             raise UsageError(f"{key}={cfg[key]} is no list; type {key}=[image], say.")
-    media.make_folder(cfg["out"])
-    model = _load(cfg)
     given, negative = (
         {part: value for part, value in cfg[key].items() if value is not None}
         for key in ("given", "negative")
     )
-    results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
-                             through=cfg["through"], negative=negative,
-                             deterministic=cfg["deterministic"], progress=True,
-                             mutual_guidance=cfg["mutual_guidance"],
-                             **_options(cfg))  # fmt: skip
-    _say(results[0].recipe["notes"])
-    return [path for result in results for path in result.save(cfg["out"])]
+    with media.new_folder(cfg["out"]) as folder:
+        model = loaded(cfg)
+        results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
+                                 through=cfg["through"], negative=negative,
+                                 deterministic=cfg["deterministic"], progress=True,
+                                 mutual_guidance=cfg["mutual_guidance"],
+                                 **_options(cfg))  # fmt: skip
+        _say(results[0].recipe["notes"])
+        return [path for result in results for path in result.save(folder)]
 
 
 def caption(cfg: dict) -> Iterator[str]:
     """Yield one line a file: what it shows or sounds like; write it too where `out` is set."""
-    model = _load(cfg)
-    for file in cfg["files"]:
-        part = media.probe(file).kind
-        (result,) = model.generate(cfg["want"], {part: file}, seeds=[cfg["seed"]],
-                                   deterministic=cfg["deterministic"], **_options(cfg))  # fmt: skip
-        _say(f"{file}: {note}" for note in result.recipe["notes"])
-        if cfg["out"] is not None:
-            result.save(cfg["out"])
-        yield " ".join(str(getattr(result, part)) for part in cfg["want"])
+    with nullcontext() if cfg["out"] is None else media.new_folder(cfg["out"]) as folder:
+        model = loaded(cfg)
+        for file in cfg["files"]:
+            (result,) = model.generate(cfg["want"], {_kind(file): file}, seeds=[cfg["seed"]],
+                                       deterministic=cfg["deterministic"],
+                                       **_options(cfg))  # fmt: skip
+            _say(f"{file}: {note}" for note in result.recipe["notes"])
+            if folder is not None:
+                result.save(folder)
+            yield " ".join(str(getattr(result, part)) for part in cfg["want"])
 
 
 def embed(cfg: dict) -> Path:
-    """Place files in the shared space; write points.json: {file: numbers}."""
-    model = _load(cfg)
-    kinds = {name: model.modality(name) for name in model.modalities}
-    plain = {kind.suffix: name for name, kind in kinds.items() if kind.plain}
-    points = {}
-    for file in cfg["files"]:
-        part = plain.get(Path(file).suffix) or media.probe(file).kind
-        raw, notes = model.modality(part).read(Path(file))
-        _say(f"{file}: {note}" for note in notes)
-        points[str(file)] = model.embed({part: raw})[part][0].tolist()
-    path = media.free_name(media.make_folder(cfg["out"]), "points", ".json")
-    path.write_text(json.dumps(points, indent=1), encoding="utf-8")
-    return path
+    """Place files in the shared space; write points_0.json: {file: numbers}."""
+    with media.new_folder(cfg["out"]) as folder:
+        model = loaded(cfg)
+        kinds = {name: model.modality(name) for name in model.modalities}
+        plain = {kind.suffix: name for name, kind in kinds.items() if kind.plain}
+        points = {}
+        for file in cfg["files"]:
+            part = plain.get(Path(file).suffix.lower()) or _kind(file)
+            raw, notes = model.modality(part).read(Path(file))
+            _say(f"{file}: {note}" for note in notes)
+            points[str(file)] = model.embed({part: raw})[part][0].tolist()
+        return media.write_json(folder, "points", points)
 
 
-def replay(cfg: dict) -> Iterator[Path]:
-    """Make results again from the recipes that they carry; yield the new files."""
-    models: dict[str, UniGen] = {}
-    for file in cfg["files"]:
-        recipe = media.read_recipe(file)
-        missing = {"model", "seed", "want", "given", "keep", "steps", "guidance", "sampler"} - set(
-            recipe
-        )
-        if missing:
-            raise UsageError(
-                f"{file} has a recipe without {sorted(missing)[0]}; it cannot be replayed."
-            )
-        name = str(cfg["model"])
-        model = models.setdefault(name, _load(cfg))
-        if model.hash != recipe["model"]:
-            raise CheckpointError(
-                f"{file} was made by model {recipe['model']}, this one is {model.hash}; "
-                "name the folder with model=..., and recipe= and size= as they were."
-            )
-        if recipe.get("noise"):
-            raise UsageError(f"{file} was made from noise of its own; it cannot be replayed.")
-        (result,) = model.generate(
-            recipe["want"], {p: _again(p, s) for p, s in recipe["given"].items()},
-            seeds=[recipe["seed"]], keep=recipe["keep"], through=recipe.get("through", []),
-            steps=recipe["steps"], guidance=recipe["guidance"], sampler=recipe["sampler"],
-            mutual_guidance=recipe.get("mutual_guidance"),
-            deterministic=bool(recipe.get("deterministic")), joint=bool(recipe.get("joint", True)),
-            negative={p: _again(p, s) for p, s in recipe.get("negative", {}).items()},
-        )  # fmt: skip
-        yield from result.save(cfg["out"])
-
-
-def _again(part: str, source) -> str:
-    """Return an input that a recipe names, unchanged since."""
-    if isinstance(source, str):
-        return source
-    file = source.get("file") if isinstance(source, dict) else None
-    if file is None:
-        raise UsageError(f"the recipe's {part} was no file; it cannot be replayed.")
-    if not Path(file).is_file():
-        raise UsageError(f"the recipe's {part} {file} does not exist any more.")
-    if hashlib.sha256(Path(file).read_bytes()).hexdigest() != source.get("sha256"):
-        raise UsageError(f"the recipe's {part} {file} has changed since.")
-    return file
-
-
-def _load(cfg: dict) -> UniGen:
+def loaded(cfg: dict) -> UniGen:
+    """Return the model that a configuration names."""
     return load(cfg["model"], cfg["plugins"], cfg["recipe"], cfg["size"], cfg["download"])
+
+
+def _kind(file: str) -> str:
+    """Return what a file holds; say so where its name says something else."""
+    found = media.probe(file)
+    if PART_OF.get(Path(file).suffix.lower(), found.kind) != found.kind:
+        _say([f"{file}: holds {found.words}, whatever its name says"])
+    return found.kind
 
 
 def _seeds(cfg: dict) -> list[int]:

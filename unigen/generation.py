@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,16 @@ class Result:
         folder = media.make_folder(folder)
         modalities = {part: self._model.modality(part) for part in self.raw}
         tracks = {m.track for m in modalities.values()} & set(self.raw)
-        files = {p: f"{p.replace(':', '_')}_{{}}{m.suffix}"
-                 for p, m in modalities.items() if p not in tracks}  # fmt: skip
-        number = 0
-        while any((folder / f.format(number)).exists() for f in files.values()):
-            number += 1
-        paths = []
-        for part, name in files.items():
-            modality, path = modalities[part], folder / name.format(number)
-            track = modality.track if modality.track in self.raw else None
-            sound = (modalities[track], self.raw[track]) if track else None
-            modality.write(self.raw[part], path, self.recipe, sound)
-            paths.append(path)
-        return paths
+
+        def write(part: str, path: Path) -> None:
+            track = modalities[part].track
+            sound = (modalities[track], self.raw[track]) if track in tracks else None
+            modalities[part].write(self.raw[part], path, self.recipe, sound)
+
+        return media.write_next(folder, [
+            (part.replace(":", "_"), modality.suffix, partial(write, part))
+            for part, modality in modalities.items() if part not in tracks
+        ])  # fmt: skip
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The tasks behind `unigen data check`, `unigen data shard` and `unigen data encode`."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,8 @@ def check(cfg: dict) -> Iterator[str]:
     report = checks.examine(_files(cfg))
     yield from checks.told(report)
     if cfg["out"] is not None:
-        path = media.free_name(media.make_folder(cfg["out"]), "check", ".json")
-        path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        with media.new_folder(cfg["out"]) as folder:
+            path = media.write_json(folder, "check", report)
         yield str(path)
     if report["broken"]:
         raise MediaError(

@@ -1,6 +1,6 @@
 """Take the recipe's text out of a file (in the worker only). It is parsed by the reader."""
 
-from unigen.media import decode_image
+from unigen.media import decode_image, wav
 from unigen.media.sniff import IMAGE, SOUND
 
 
@@ -9,6 +9,8 @@ def read(file, args: dict, emit) -> dict:
     if args["family"] == IMAGE:
         image = decode_image.open_image(file, args["format"])
         text = image.info.get("unigen") or image.info.get("comment")
+    elif args["format"] == "WAV":
+        text = wav.comment_of(file)
     elif args["family"] == SOUND:
         import soundfile
 

@@ -8,16 +8,19 @@ from unigen.media.decode_image import resized
 from unigen.media.worker import Refused
 
 _GAP = 2.0  # seconds; a longer way to the next wanted frame is worth a seek
+_SLACK = 0.1  # seconds; a file may declare this much more than its pictures last
 SOON = 1e-3  # seconds; a frame that starts this soon counts as shown: clocks round
 
 
 def read(file, args: dict, emit) -> dict:
-    """Emit one frame for each asked time; args: format, times, size [h, w], reader."""
+    """Emit one frame for each asked time; args: format, times, size [h, w], reader, seconds."""
     notes = tally.missing_bytes(file, args["format"])  # before the demuxer holds the file
     with container.opened(file, args["format"]) as media:
         stream = container.picture_stream(media)
         if stream is None:
             raise Refused("it holds no pictures, only sound; a video was wanted")
+        if args["seconds"] is not None:
+            notes += left_out(media, stream, args["seconds"], len(args["times"]))
         if args["reader"] == "decord":
             from unigen.media import decode_decord
 
@@ -26,6 +29,17 @@ def read(file, args: dict, emit) -> dict:
         with log:
             show(media, stream, args, emit, notes, log)
         return {"notes": notes + log.notes()}
+
+
+def left_out(media, stream, seconds: float, count: int) -> list[str]:
+    """Say what of a longer video, or of more frames a second, so many frames cannot show."""
+    notes = []
+    if container.length(stream, media) > seconds + _SLACK:
+        notes.append(f"cut to the first {seconds:.3g} s")
+    rate, taken = float(stream.average_rate or 0), count / seconds
+    if rate > taken * 1.01:
+        notes.append(f"took {taken:.3g} of its {rate:.3g} frames a second")
+    return notes
 
 
 def show(media, stream, args: dict, emit, notes: list[str], log) -> None:

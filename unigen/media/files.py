@@ -5,13 +5,16 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 from unigen.errors import ResourceError, UsageError
 
 STEM_BYTES = 60
+TRIES = 100  # numbers in a row that other writers may take just before us
 _MODE = 0o640
 _RESOURCE = {
     getattr(errno, name)
@@ -30,12 +33,66 @@ def safe_stem(text: str) -> str:
 
 def free_name(folder: str | Path, stem: str, suffix: str) -> Path:
     """The first of stem_0.suffix, stem_1.suffix, ... that neither exists nor has a sidecar."""
-    number = 0
-    while True:
-        path = Path(folder) / f"{stem}_{number}{suffix}"
-        if not os.path.lexists(path) and not os.path.lexists(f"{path}.json"):
-            return path
-        number += 1
+    return next(_free(folder, [(stem, suffix)]))[0]
+
+
+def write_next(
+    folder: str | Path, files: Sequence[tuple[str, str, Callable[[Path], Any]]]
+) -> list[Path]:
+    """Write files under the next number that is free for all of them; none stays if one fails.
+
+    files: stem, suffix and writer of each. A writer that raises FileExistsError came later than
+    another one, in another process, say: then it is the turn of the next number.
+    """
+    for paths in islice(_free(folder, [file[:2] for file in files]), TRIES):
+        with suppress(FileExistsError), _all_or_none() as made:
+            for path, (_, _, write) in zip(paths, files, strict=True):
+                write(path)
+                made.append(path)
+            return paths
+    raise UsageError(f"{folder} is being filled by another program; choose another folder")
+
+
+def _free(folder: str | Path, names: Sequence[tuple[str, str]]) -> Iterator[list[Path]]:
+    """The paths of all names (stem, suffix), for each number of which none is taken."""
+    from unigen.media.recipe import sidecar
+
+    for number in count():
+        paths = [Path(folder) / f"{stem}_{number}{suffix}" for stem, suffix in names]
+        if not any(os.path.lexists(p) or os.path.lexists(sidecar(p)) for p in paths):
+            yield paths
+
+
+@contextmanager
+def _all_or_none() -> Iterator[list[Path]]:
+    """A list of files that were written; what follows fails, and they go, with their sidecars."""
+    from unigen.media.recipe import sidecar
+
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+            sidecar(path).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Make a folder for what is to come; where that fails, the folder goes, if it is empty.
+
+    So one that cannot be made is told at once, and a call that fails leaves no trace.
+    """
+    folder = Path(folder)
+    made = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
+    try:
+        yield make_folder(folder)
+    except BaseException:
+        for part in made:
+            with suppress(OSError):  # something lies in it, or it was never made
+                part.rmdir()
+        raise
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -55,8 +112,8 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_whole(path: str | Path, fill: Callable[[Path], None], beside: bytes) -> Path:
-    """Write a file and its sidecar, whole or not at all.
+def write_whole(path: str | Path, fill: Callable[[Path], Any], beside: bytes | None = None) -> Path:
+    """Write a file and its sidecar, if it has one, whole or not at all.
 
     `fill` writes to a temporary file in the same folder; then both files get their names. Raises
     FileExistsError if one is taken, ResourceError if the disk, the size limit or the rights end.
@@ -65,7 +122,7 @@ def write_whole(path: str | Path, fill: Callable[[Path], None], beside: bytes) -
 
     path = Path(path).absolute()
     make_folder(path.parent)
-    targets = [path, sidecar(path)]
+    targets = [path] if beside is None else [path, sidecar(path)]
     made: list[Path] = []
     with _resources(path):
         for target in targets:
@@ -77,7 +134,8 @@ def write_whole(path: str | Path, fill: Callable[[Path], None], beside: bytes) -
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(part, flags, _MODE))
             fill(parts[0])
-            parts[1].write_bytes(beside)
+            if beside is not None:
+                parts[1].write_bytes(beside)
             for part, target in zip(parts, targets, strict=True):
                 _sync(part)
                 _name(part, target)

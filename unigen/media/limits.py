@@ -12,7 +12,7 @@ AUDIO_SECONDS = 3600.0
 AUDIO_CHANNELS = 8
 AUDIO_RATES = (1_000, 768_000)  # lowest and highest samples a second
 AUDIO_BYTES = 2_000 * MEGA  # of samples handed back by one read
-RECIPE_BYTES = 64 * 1024  # of JSON
+RECIPE_BYTES = 256 * 1024  # of JSON; two prompts of 4096 characters take up to 96 KiB of it
 TIMES = 100_000  # frames asked for in one read
 
 WORKER_MEMORY = 1_200 * MEGA  # address space of the child; its libraries take about 300 MB of it

@@ -44,12 +44,14 @@ def read_video(
     times: Sequence[float | int] | np.ndarray,
     size: Sequence[int],
     reader: str = "pyav",
+    seconds: float | None = None,
 ) -> Clip:
     """Read the frame shown at each of `times` (seconds, any order), stretched to (height, width).
 
     A frame that starts within a millisecond counts as shown, since clocks round. A time before
     the first frame gives the first, a time past the end the last, with a note. The reader is
-    "pyav" or "decord".
+    "pyav" or "decord". `seconds`, if given, are what the times are spread over, from 0 on: notes
+    then say what of a longer video, or of more frames a second, is left out.
 
     Raises UsageError for a missing file or wrong arguments, MediaError for anything unreadable.
     """
@@ -72,7 +74,7 @@ def read_video(
         frames[places] = array
         missing[places] = False
 
-    args = {"times": moments.tolist(), "size": size, "reader": reader}
+    args = {"times": moments.tolist(), "size": size, "reader": reader, "seconds": seconds}
     done = ask("video", path, args, take)
     if missing.any():
         raise RuntimeError("the video reader left frames out")

@@ -11,10 +11,14 @@ MADE_BY_MODEL = "trainedAlgorithmicMedia"
 
 
 def to_json(recipe: dict) -> str:
-    """One line of ASCII JSON, with the mark that says the media came from a model."""
+    """One line of ASCII JSON, with the mark that says the media came from a model.
+
+    Raises UsageError for a recipe that is too long to be kept.
+    """
     text = json.dumps(recipe | {MARK: MADE_BY_MODEL}, allow_nan=False, sort_keys=True)
     if len(text) > limits.RECIPE_BYTES:
-        raise ValueError(f"a recipe of {len(text)} bytes, at most {limits.RECIPE_BYTES} fit")
+        most = limits.RECIPE_BYTES
+        raise UsageError(f"the recipe has {len(text)} bytes, at most {most} fit; give shorter text")
     return text
 
 

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unigen.media.sniff import SOUND, in_words
+
 
 class Picture(NamedTuple):
     """An image.
@@ -51,3 +53,9 @@ class Probe(NamedTuple):
 
     kind: str
     facts: dict
+
+    @property
+    def words(self) -> str:
+        """Name it: "a PNG image", "an MP4 video", "a WAV sound"."""
+        name = self.facts.get("format") or self.facts["container"]
+        return in_words(SOUND if self.kind == "audio" else self.kind, name)

@@ -102,5 +102,5 @@ def in_words(family: str | None, name: str) -> str:
     if family is None:
         return name
     shown = NAMES.get(name, name)
-    article = "an" if shown[0] in "AFM" and shown != "Matroska" else "a"
+    article = "an" if shown[0] in "AM" and shown != "Matroska" else "a"
     return f"{article} {shown} {'file' if family == CONTAINER else family}"

@@ -2,6 +2,7 @@
 
 import os
 
+from unigen.media import wav
 from unigen.media.worker import Refused
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -23,26 +24,21 @@ def check(file, name: str) -> list[str]:
 
 def _check_wav(file) -> list[str]:
     size = os.fstat(file.fileno()).st_size
-    place = 12
-    for _ in range(1000):
-        file.seek(place)
-        head = file.read(24)
-        if len(head) < 8:
-            break
-        length = int.from_bytes(head[4:8], "little")
-        if head[:4] == b"fmt ":
-            codec = int.from_bytes(head[8:10], "little")
+    for name, place, length in wav.chunks(file):
+        if name == b"fmt ":
+            file.seek(place)
+            form = file.read(16)
+            codec = int.from_bytes(form[:2], "little")
             if codec not in (_PCM, _FLOAT, _EXTENSIBLE):
                 raise Refused(f"it is a WAV of codec {codec}; wanted PCM or float samples")
-            bits = int.from_bytes(head[22:24], "little")
+            bits = int.from_bytes(form[14:], "little")
             if bits not in _BITS:
                 raise Refused(f"it has samples of {bits} bits; wanted one of {_BITS}")
-        if head[:4] == b"data":
-            there = size - place - 8
+        if name == b"data":
+            there = size - place
             if there < length < 0xFFFFFF00:
                 return [f"degraded: the file is cut, {there} of {length} sample bytes are there"]
             break
-        place += 8 + length + length % 2
     return []
 
 

@@ -1,14 +1,17 @@
 """Write media, each with its recipe inside and in a JSON beside it; whole files or none."""
 
 import io
+import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unigen.errors import UsageError
-from unigen.media.files import write_whole
+from unigen.media.files import write_next, write_whole
 from unigen.media.recipe import to_json
+from unigen.media.wav import with_comment
 
 _XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -64,9 +67,11 @@ def write_audio(path: str | Path, samples: np.ndarray, rate: int, recipe: dict) 
     whole = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
     form = {"channels": sound.shape[1], "subtype": "PCM_16", "format": kind}
     with soundfile.SoundFile(out, "w", int(rate), **form) as file:
-        file.comment = text
+        if kind != "WAV":
+            file.comment = text
         file.write(whole)
-    return write_whole(path, lambda part: _write_bytes(part, out.getvalue()), text.encode())
+    data = with_comment(out.getvalue(), text) if kind == "WAV" else out.getvalue()
+    return write_whole(path, lambda part: _write_bytes(part, data), text.encode())
 
 
 def write_video(
@@ -105,6 +110,16 @@ def write_text(path: str | Path, text: str, recipe: dict) -> Path:
     """Write text as UTF-8, character for character. Errors as for `write_image`."""
     beside = to_json(recipe)
     return write_whole(path, lambda part: _write_bytes(part, text.encode()), beside.encode())
+
+
+def write_json(folder: str | Path, stem: str, value: Any) -> Path:
+    """Write what was found out as stem_0.json, or the next number. Errors as for `write_image`."""
+    data = json.dumps(value, indent=1).encode()
+
+    def write(path: Path) -> None:
+        write_whole(path, lambda part: _write_bytes(part, data))
+
+    return write_next(folder, [(stem, ".json", write)])[0]
 
 
 def _write_bytes(part: Path, data: bytes) -> None:

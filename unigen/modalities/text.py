@@ -21,6 +21,7 @@ from unigen.lens import Points
 from unigen.modalities.base import Modality
 
 END, UNKNOWN = 0, 1  # ids before those of the words
+LONGEST = 40  # characters of a word that a note shows
 _UNITS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -121,13 +122,11 @@ class Text(Sentences):
         units, notes = split(raw[0]), []
         unknown = [u for u in dict.fromkeys(units[: self.length]) if u not in self._ids]
         if unknown:
-            shown = " ".join(repr(u) for u in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
+            shown = " ".join(map(_shown, unknown[:8])) + (" ..." if len(unknown) > 8 else "")
             notes.append(f"words the model does not know: {shown}")
         if len(units) > self.length:
-            rest = len(units) - self.length
-            notes.append(
-                f"cut after {self.length} words, {rest} left out from {units[self.length]!r} on"
-            )
+            rest, first = len(units) - self.length, _shown(units[self.length])
+            notes.append(f"cut after {self.length} words, {rest} left out from {first} on")
         return notes
 
     def adopt(self, spec: Mapping[str, Any]) -> None:
@@ -174,3 +173,8 @@ def spread(count: int, size: int, steps: int = 100) -> Float[Tensor, "count size
 def split(sentence: str) -> list[str]:
     """Split a sentence into lower-case words and punctuation marks."""
     return _UNITS.findall(sentence.lower())
+
+
+def _shown(unit: str) -> str:
+    """Return a word in quotes, its end left out where it is long."""
+    return repr(unit) if len(unit) <= LONGEST else f"{unit[:LONGEST]!r}..."

@@ -130,7 +130,7 @@ def trained(request, tmp_path_factory):
             save_tokenizer(at / "codec")
         if part == "text":
             words[0] = f"modalities.text.folder={at / 'codec'}"
-    words += [f"+data.{key}={value}" for key, value in sizes.items()]
+    words += [f"data.{key}={value}" for key, value in sizes.items()]
     words += [f"modality=[{name}]", f"parts.{part}={width}", "model=small", "trainer.steps=1",
               "trainer.batch=2", "trainer.cache=4", "trainer.preview_every=0",
               f"out={at / 'run'}"]  # fmt: skip

@@ -1,7 +1,10 @@
 """The YAML files: each composes, each says where it goes, and none says more than it should."""
 
+import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -9,11 +12,22 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from unigen.arguments import VERBS, conf_dir, known_keys
+from unigen.configure import find
+from unigen.usage import usage
 
 CONF = conf_dir()
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
-OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
+OWN = [p for p in OPTIONS if p.parts[0] == "modality" and "_" not in p.stem]  # no one else's codec
+SOURCES = [p for p in OPTIONS if p.parts[0] == "data"]
 MIXED_IN = {"quiet"}  # top-level files that verbs include
+#: Keys that are not what the class says alone: tuned for the model that ships, or for a codec.
+TUNED = {
+    ("flow/rectified", "t_min"), ("model/base", "ratio"), ("modality/text", "min_p"),
+    ("modality/image_dc", "patch"), ("modality/image_kl", "size"), ("modality/image_tiny", "size"),
+    ("modality/video_kl", "size"), ("modality/video_wan", "size"), ("modality/video_wan", "patch"),
+    *((f"modality/{p.stem}", "noise_mean") for p in OPTIONS if p.parts[0] == "modality"),
+}  # fmt: skip
 
 
 def composed(verb: str, *overrides: str) -> dict:
@@ -21,7 +35,12 @@ def composed(verb: str, *overrides: str) -> dict:
         return OmegaConf.to_container(compose(verb, list(overrides)), resolve=True)
 
 
-def options_of(path: Path) -> str:
+def option(path: Path) -> str:
+    """The option as it is typed: `image`, `world/image`."""
+    return path.relative_to(path.parts[0]).with_suffix("").as_posix()
+
+
+def package_of(path: Path) -> str:
     text = (CONF / path).read_text(encoding="utf-8")
     match = re.search(r"# @package (\S+)", text)
     return match[1] if match else path.parts[0]
@@ -43,10 +62,10 @@ def test_each_verb_composes_and_resolves(verb):
 
 @pytest.mark.parametrize("path", OPTIONS, ids=str)
 def test_each_option_composes_in_its_place(path):
-    group, name = path.parts[0], path.stem
+    group, name = path.parts[0], option(path)
     value = f"[{name}]" if group == "modality" else name
     cfg = composed("train", f"{group}={value}")
-    package = options_of(path)
+    package = package_of(path)
     node = cfg
     for key in [] if package == "_global_" else package.split("."):
         node = node[key]
@@ -63,22 +82,79 @@ def test_a_modality_is_called_as_its_file(path):
 
 @pytest.mark.parametrize("path", [p for p in OPTIONS if p.parts[0] == "experiment"], ids=str)
 def test_an_experiment_is_global(path):
-    assert options_of(path) == "_global_"
+    assert package_of(path) == "_global_"
 
 
-def targets(node) -> list[str]:
-    if isinstance(node, list):
-        return [target for each in node for target in targets(each)]
-    if not isinstance(node, dict):
-        return []
-    here = [node["_target_"]] if "_target_" in node else []
-    return here + [target for value in node.values() for target in targets(value)]
+def test_the_help_names_every_option():
+    lines = usage("train").splitlines()
+    for group in GROUPS:
+        there = sorted(option(path) for path in OPTIONS if path.parts[0] == group)
+        assert f"  {group}={'|'.join(there)}" in lines
+
+
+def calls(node: Any) -> Iterator[dict[str, Any]]:
+    """Every node that is the call of a constructor, the outer one first."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        node = list(node.values())
+    for each in node if isinstance(node, list) else []:
+        yield from calls(each)
+
+
+def calls_of(path: Path) -> list[dict[str, Any]]:
+    return list(calls(yaml.safe_load((CONF / path).read_text(encoding="utf-8"))))
+
+
+def parameters(found) -> dict[str, inspect.Parameter]:
+    """What a class or function takes, and what its `**common` hands on to."""
+    made: dict[str, inspect.Parameter] = {}
+    kind = found if isinstance(found, type) else get_type_hints(found).get("return", object)
+    for each in (found, *kind.__mro__):
+        taken = inspect.signature(each).parameters
+        made = {**taken, **made}
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            break
+    return {name: p for name, p in made.items() if p.kind is not p.VAR_KEYWORD}
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=str)
 def test_each_target_is_of_this_package(path):
-    node = yaml.safe_load((CONF / path).read_text(encoding="utf-8")) or {}
-    assert all(target.startswith("unigen.") for target in targets(node))
+    assert all(call["_target_"].startswith("unigen.") for call in calls_of(path))
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=str)
+def test_configuration_is_the_constructor_call_and_says_its_defaults(path):
+    here, differ = path.with_suffix("").as_posix(), set()
+    for call in calls_of(path):
+        takes = parameters(find(call.pop("_target_")))
+        assert set(call) <= set(takes)
+        for key, value in call.items():
+            given = isinstance(value, dict) or str(value).startswith("${") or value == "???"
+            default = plain(takes[key].default)
+            if not given and default is not inspect.Parameter.empty and value != default:
+                differ.add((here, key))
+    assert differ == {(name, key) for name, key in TUNED if name == here}
+
+
+@pytest.mark.parametrize("path", [*OWN, *SOURCES], ids=str)
+def test_every_argument_of_a_modality_and_of_a_source_is_a_key(path):
+    (call,) = calls_of(path)
+    takes = inspect.signature(find(call["_target_"])).parameters
+    assert {name for name, p in takes.items() if p.kind is not p.VAR_KEYWORD} <= set(call)
+
+
+def test_what_a_user_wants_to_change_is_a_key():
+    words = ("modalities.image.size=96", "modalities.video.reader=decord", "data.size=96",
+             "modalities.text.capacity=300", "modalities.audio.channels=16")  # fmt: skip
+    cfg = composed("train", *words)
+    assert (cfg["modalities"]["image"]["size"], cfg["data"]["size"]) == (96, 96)
+    assert cfg["model"]["modalities"]["video"]["reader"] == "decord"
+    assert (cfg["parts"]["text"], cfg["parts"]["audio"]) == (300, 16)
 
 
 def test_there_is_no_code_and_no_environment_in_the_yaml():

@@ -102,6 +102,7 @@ def test_the_packages_functions_may_be_targets():
         ({"_target_": "sensor_plugin.double"}, ["double", "'size'"]),
         ({"_target_": "sensor_plugin.Strict", "size": 0}, ["Strict", "size 0 is too small"]),
         ({"_target_": "sensor_plugin.Strict", "size": "big"}, ["Strict"]),
+        ({"_target_": "unigen.modalities.image.Image", "size": 100}, ["size=100", "16"]),
         ({"_target_": "sensor_plugin.getcwd"}, ["getcwd"]),
         ({"_target_": "sensor_plugin.OrderedDict"}, ["OrderedDict", "collections"]),
         ({"_target_": "sensor_plugin.constant"}, ["constant", "class"]),

@@ -229,6 +229,24 @@ def test_each_objective_learns_from_what_it_can_use(media, objective, usable):
         assert all(torch.isfinite(torch.tensor(v)) for v in trainer.train_step().values())
 
 
+@pytest.mark.parametrize(
+    ("objective", "size", "words"),
+    [
+        (Denoise(), {"size": 32}, r"image of the data .* \[3, 32, 32\], .* model \[3, 16, 16\]"),
+        (Codec("audio"), {"rate": 16_000}, r"audio of the data .* \[32000\], .* \[16000\]"),
+        (Codec("video"), {"frames": 8}, r"video of the data .* \[8, 3, 16, 16\]"),
+        (Codec("audio"), {"size": 32}, None),  # nothing of it is learned
+    ],
+)
+def test_media_of_another_size_than_the_models_are_refused(objective, size, words, tmp_path):
+    world = tiny_world(**size)
+    if words is None:
+        assert meet(tiny_model(), objective, world, tmp_path) is world
+    else:
+        with pytest.raises(UsageError, match=words):
+            meet(tiny_model(), objective, world, tmp_path)
+
+
 def test_what_has_all_parts_is_drawn_as_ever():
     """The world and its cached latents: the presence sets of the first steps, and the noise."""
     denoise, model, world = Denoise(), tiny_model(), tiny_world()

@@ -8,7 +8,6 @@ imported before the configuration is known to be good.
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,7 +18,6 @@ from unigen.arguments import (
     VERBS,
     Command,
     conf_dir,
-    known_keys,
     nearest,
     sort_arguments,
     spoken,
@@ -27,6 +25,7 @@ from unigen.arguments import (
 )
 from unigen.errors import UnigenError, UsageError
 from unigen.exits import report, termination
+from unigen.explain import explain
 from unigen.owner import refuse_clock, refuse_owned
 from unigen.usage import overview, usage
 
@@ -97,7 +96,7 @@ def _run(command: Command) -> None:
             raise UsageError(f"{error.filename} cannot be made; choose another folder.") from error
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             raise
-        raise UsageError(_explain(error, command)) from error
+        raise UsageError(explain(error, command)) from error
     else:
         return
     raise failed
@@ -138,7 +137,7 @@ def _plain(cfg, command: Command) -> dict[str, Any]:
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        raise UsageError(_explain(error, command)) from error
+        raise UsageError(explain(error, command)) from error
     for key in sorted(OmegaConf.missing_keys(cfg) - {".".join(path) for path in command.data}):
         raise UsageError(f"{key} is not set; type {key}=...")
     for path, value in command.data.items():
@@ -181,55 +180,6 @@ def _unrecorded() -> list[str]:
 def _literal(value: str | None) -> str | None:
     """`value` with each `${` escaped: OmegaConf must not look anything up in it."""
     return value and re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
-
-
-def _explain(error: Exception, command: Command) -> str:
-    """One sentence for a configuration that Hydra refused, with the nearest key where one is."""
-    causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    text = str(error)
-    if match := re.search(r"Could not (?:override|append to config|delete)\D*? '([^']+)'", text):
-        key = match[1]
-        lacking = f"@{key.partition('.')[0]}"  # data@validation
-        for group in (each for each in known_keys(command.verb) if each.endswith(lacking)):
-            if not any(o.startswith(f"{group}=") for o in command.overrides):
-                return f"{key} is of no source; type {group}=..., too"
-        known = [*_all_keys(command, key), *(k for k in known_keys(command.verb) if "@" in k)]
-        return f"{spoken(command.verb)} has no key {key!r}; {nearest(key, known)}"
-    if match := re.search(r"Could not find '([^']+)'", text):
-        options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
-        group, _, option = match[1].rpartition("/")
-        return f"{group} has no option {option!r}; {nearest(option, options)}"
-    lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
-    lines = [line for line in dict.fromkeys(lines) if line and not line.startswith("See http")]
-    what = getattr(error, "override", None)
-    return f"the configuration is wrong{f' at {what[:80]!r}' if what else ''}: {'; '.join(lines)}"
-
-
-def _all_keys(command: Command, wrong: str) -> list[str]:
-    """Every dotted key of the configuration of `command`, less the `wrong` one."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    groups = [o for o in command.overrides if "." not in o.partition("=")[0] and wrong not in o]
-    for overrides in (groups, []):
-        try:
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                cfg = compose(command.verb, overrides, return_hydra_config=wrong[:6] == "hydra.")
-                return list(_dotted(cast(dict[str, Any], OmegaConf.to_container(cfg))))
-        except Exception as error:  # this only looks for a hint: the first error is the one to tell
-            if os.environ.get("UNIGEN_TRACEBACK") == "1":
-                traceback.print_exception(error)
-    return []
-
-
-def _dotted(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of a nested dict."""
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def _complete(argv: list[str]) -> int:

@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unigen.errors import UsageError
+from unigen.plugins import import_plugins
 from unigen.registry import (
     CLASSES,
     MISFIT,
     brief,
     check_arguments,
-    check_plugins,
     is_path,
     load_module,
     name_of,
@@ -39,8 +39,10 @@ _CLOSED = tuple(
             "configure",
             "evaluate",
             "exits",
+            "explain",
             "gates",
             "generate",
+            "replay",
             "usage",
             "web",
         ),
@@ -59,7 +61,7 @@ def build(node: Any, plugins: Sequence[str] = ()) -> Any:
     object whose class a checkpoint may name gets its `.spec`. Raises `UsageError` for any target,
     key or argument that is not allowed, naming it.
     """
-    check_plugins(plugins)
+    import_plugins(plugins)
     if OmegaConf.is_config(node):
         try:
             node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)

@@ -72,6 +72,13 @@ def overview() -> str:
     return _OVERVIEW
 
 
+def options(group: str) -> list[str]:
+    """The options of a group as they are typed: `world`, and `world/image` in a folder."""
+    folder = conf_dir() / group
+    files = folder.rglob("*.yaml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+
+
 def usage(verb: str) -> str:
     """The text of `unigen VERB --help`: what it does, its keys, its groups and their options."""
     lines = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
@@ -79,11 +86,8 @@ def usage(verb: str) -> str:
     keys = [line for line in keys if not line.startswith("hydra:")]
     groups = []
     for group in known_keys(verb):
-        options = sorted(
-            path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml")
-        )
-        if options:
-            groups.append(f"  {group}={'|'.join(options)}")
+        if known := options(group.partition("@")[0]):
+            groups.append(f"  {group}={'|'.join(known)}")
     text = _USAGE[verb] + "\nKeys:\n" + "\n".join(f"  {line}" for line in keys) + "\n"
     if groups:
         text += "\nGroups:\n" + "\n".join(groups) + "\n"

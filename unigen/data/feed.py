@@ -71,13 +71,15 @@ def encode(model: UniGen, objective: Any, part: str, value: Any, device: Any) ->
 def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
     """Tie a source to the model and to what is learned; name what it refuses; return it.
 
-    Raises UsageError where nothing in it can be learned from, MediaError where too much of it is
-    refused.
+    Raises UsageError where nothing in it can be learned from or its media are of another size than
+    the model's, MediaError where too much of it is refused.
     """
     if isinstance(source, Stream):
         source.attach(kinds_of(model), objective.usable)
         source.bad.log(out / "bad_samples.jsonl")
         _say(source.notes)
+    if not isinstance(source, Indexed | Stream):
+        _compare(model, objective, source)
     if not isinstance(source, Indexed):
         return source
     if isinstance(source, Rows) and objective.teaches_codec:
@@ -94,6 +96,24 @@ def meet(model: UniGen, objective: Any, source: Any, out: Path) -> Any:
             f"raise data.max_bad={source.bad.most:g}"
         )
     return source
+
+
+def _compare(model: UniGen, objective: Any, source: Any) -> None:
+    """Raise UsageError where a source that makes its media makes them of another size."""
+    learned = [objective.modality] if objective.teaches_codec else list(model.modalities)
+    first, there = torch.arange(1), getattr(source, "parts", learned)
+    if hasattr(source, "available"):
+        there = source.available(first)
+    for part in (part for part in learned if part in there):
+        wanted = model.modality(part).shape
+        if wanted is None:
+            continue
+        came = tuple(source.batch(first, [part])[part].shape[1:])
+        if came != wanted:
+            raise UsageError(
+                f"{part} of the data is of shape {list(came)}, and of the model {list(wanted)}; "
+                f"data.* and modalities.{part}.* say how large they are."
+            )
 
 
 def _say(notes: list[str]) -> None:

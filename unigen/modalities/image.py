@@ -101,7 +101,15 @@ class Image(Pictures):
         foreground: float = 6.0,  # loss weight of what differs from the picture's median color
         **common,  # shared, noise_mean: see Modality
     ):
-        """Build the codec; latents are (size / patch / merge) squared tokens."""
+        """Build the codec; latents are (size / patch / merge) squared tokens.
+
+        Raises UsageError for a size that is not made of whole tokens.
+        """
+        if size % (patch * merge):
+            raise UsageError(
+                f"size={size} is no multiple of patch x merge = {patch * merge} pixels, the side "
+                "of a token; choose one that is."
+            )
         super().__init__(size, size // patch // merge, channels, **common)
         self.patch, self.merge, self.foreground = patch, merge, foreground
         self.codec = PatchCodec(

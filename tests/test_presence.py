@@ -23,13 +23,13 @@ def cached_model():
     return tiny_model()
 
 
-def draw(names=NAMES, b=512, seed=0, ordered=()):
+def draw(names=NAMES, b=512, seed=0, ordered=(), **often):
     model = cached_model()
     parts = [p for n in names for p in (n, f"{n}:{GLOBAL}")]
     x = {p: torch.zeros(b, 1 if role_of(p) else model.modality(p).tokens, 8) for p in parts}
     means = {p: 0.0 for p in parts}
     generator = torch.Generator().manual_seed(seed)
-    return draw_clocks(model.flow, x, model.positions(x), means, ordered, generator)
+    return draw_clocks(model.flow, x, model.positions(x), means, ordered, generator, **often)
 
 
 def level(clocks, name):
@@ -129,3 +129,24 @@ def test_shares_of_joint_and_independent_clocks():
     distinct = torch.tensor([len(set(row)) == 4 and 0 not in row for row in levels.tolist()])
     assert abs(joint - (1 - CONDITIONAL - INDEPENDENT)) < 0.04
     assert abs(distinct.float().mean() - INDEPENDENT) < 0.04
+
+
+def test_what_a_run_asks_to_be_given_is_given_most_of_the_time():
+    often = {"conditional": 0.9, "given": ["text"]}
+    for seed in range(3):
+        usual, asked = draw(b=4096, seed=seed), draw(b=4096, seed=seed, **often)
+        before, after = ({n: float((level(c, n) < 0.3).float().mean()) for n in NAMES}
+                         for c in (usual, asked))  # fmt: skip
+        assert max(before.values()) - min(before.values()) < 0.05
+        assert after["text"] > 0.75 > before["text"] + 0.3
+        assert all(after[n] < before[n] - 0.1 for n in NAMES if n != "text")
+        rest = torch.stack([level(asked, n) for n in NAMES if n != "text"], 1)
+        alone = (level(asked, "text") < 0.3) & (rest == rest[:, :1]).all(1)
+        assert alone.float().mean() > 0.5
+
+
+def test_the_share_of_conditional_samples_leaves_the_others_in_proportion():
+    levels = torch.stack([level(draw(b=4096, conditional=0.1), n) for n in NAMES], 1)
+    joint = (levels == levels[:, :1]).all(1).float().mean()
+    kinds = 0.9 * (1 - CONDITIONAL - INDEPENDENT) / (1 - CONDITIONAL)
+    assert abs(joint - kinds) < 0.04

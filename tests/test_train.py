@@ -142,6 +142,14 @@ def test_shares_are_numbers_of_which_some_set_has_one():
     assert not pairs.usable(["image"])  # an item of it alone is left out from the start
 
 
+def test_what_is_to_be_given_is_known_and_its_share_is_one():
+    with pytest.raises(UsageError, match="unknown modality 'sound'"):
+        Denoise(given=["sound"]).module(tiny_model())
+    for wrong in (1, -0.1, float("nan")):
+        with pytest.raises(UsageError, match=r"^objective\.conditional=.* type objective"):
+            Denoise(conditional=wrong)
+
+
 @pytest.mark.parametrize("key", LEAST)
 def test_a_count_that_is_too_small_is_named(key):
     good = {**LEAST, key: 1000.0, "lr": 0.1}  # 1e3, as YAML reads it

@@ -14,6 +14,7 @@ from unigen.flow import RectifiedFlow
 from unigen.given import encoded, taken
 from unigen.lens import Lens
 from unigen.modalities.base import Modality
+from unigen.plugins import import_plugins
 from unigen.presence import draw_clocks
 from unigen.sampler import upward
 from unigen.share import draw, share_of
@@ -113,19 +114,19 @@ class UniGen(nn.Module):
     # ---- training -------------------------------------------------------------------------------
 
     def loss(
-        self, x: Tokens, generator: torch.Generator | None = None
+        self, x: Tokens, generator: torch.Generator | None = None, **often: Any
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the flow loss of every part: clocks drawn, data noised, data predicted.
 
         The losses of a share of a batch (`unigen.share`) are such that their mean over the shares
-        is the loss of the batch.
+        is the loss of the batch. often: `conditional` and `given` of `draw_clocks`.
         """
         share = share_of(generator)
         positions = self.positions(x)
         means = {part: self.modality(part).noise_mean for part in x}
         ordered = {part for part in x if self.ordered(part)}
         whole = {k: share.whole(z) for k, z in x.items()}
-        clocks = draw_clocks(self.flow, whole, positions, means, ordered, generator)
+        clocks = draw_clocks(self.flow, whole, positions, means, ordered, generator, **often)
         t = {k: share.rows(clock) for k, clock in clocks.items()}
         eps = {k: draw(torch.randn, z.shape, generator, z.device) for k, z in x.items()}
         losses = self.missed(x, eps, t)
@@ -245,6 +246,7 @@ def load(
     size: of a pipeline's pictures, a side or height and width, if not what it was trained with.
     download: the name is that of a repository of the Hugging Face hub, `owner/name`.
     """
+    import_plugins(plugins)
     if download and name is not None:
         name = interop.fetched(name)
     if name is not None and interop.is_pipeline(name):

@@ -9,6 +9,7 @@ that a batch has, None for all.
 from collections.abc import Sequence
 from itertools import combinations
 from math import inf
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from unigen.align import Similarity, contrastive
 from unigen.errors import UsageError
 from unigen.modalities.base import Raw
 from unigen.model import UniGen
+from unigen.presence import CONDITIONAL
 from unigen.share import draw, share_of
 
 Losses = dict[str, Float[Tensor, ""]]
@@ -111,11 +113,15 @@ class Denoise:
         self,
         shares: Sequence[int | float] = (0.05, 0.45, 0.3, 0.2),
         must: tuple[str, ...] | list[str] = (),
+        conditional: float | int = CONDITIONAL,
+        given: tuple[str, ...] | list[str] = (),
     ):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal.
 
         must: modalities of which every batch shows one at least, where the data has one.
-        Raises UsageError for shares that never show anything.
+        conditional: share of the samples of which something is given. given: modalities that are
+        it most of the time, the others seldom; none: all alike.
+        Raises UsageError for shares that never show anything, and for what is no share.
         """
         if not all(isinstance(s, int | float) and 0 <= s < inf for s in shares) or not any(shares):
             raise UsageError(
@@ -123,6 +129,12 @@ class Denoise:
                 "of them above 0, such as objective.shares=[0.1,0.9]."
             )
         self.shares, self.must = [float(s) for s in shares], set(must)
+        self.often: dict[str, Any] = {"conditional": conditional, "given": list(given)}
+        if not isinstance(conditional, int | float) or not 0 <= conditional < 1:
+            raise UsageError(
+                f"objective.conditional={conditional} is no share from 0 up to 1; type "
+                f"objective.conditional={CONDITIONAL}."
+            )
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the latents."""
@@ -130,6 +142,8 @@ class Denoise:
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
+        for name in self.often["given"]:
+            model.modality(name)  # or the error that names the known ones
         return model.denoiser
 
     def usable(self, available: list[str]) -> bool:
@@ -149,7 +163,7 @@ class Denoise:
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every part."""
-        return model.loss(batch, generator)
+        return model.loss(batch, generator, **self.often)
 
 
 def within(shares: Sequence[int | float], most: int) -> list[int | float]:

@@ -4,15 +4,16 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unigen.flow import DECIDED, RectifiedFlow
 from unigen.tokens import GLOBAL, Clocks, Positions, Tokens, modality_of, role_of
 
-#: Shares of the three kinds of samples; the rest has one clock for all parts (joint).
+#: Usual shares of two kinds of samples; the rest has one clock for all parts (joint).
 CONDITIONAL, INDEPENDENT = 0.55, 0.2
 NOISY_GIVEN, PARTLY_KEPT, POINT_KEPT = 0.1, 0.3, 0.05
+OFTEN = 0.9  # chance of a modality that a run asks to be given
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 Direction = tuple[tuple[str, ...], tuple[str, ...]]  # given, want
 
@@ -35,6 +36,8 @@ def draw_clocks(
     means: Mapping[str, float],  # center of the noise levels by part
     ordered: Collection[str] = (),  # parts whose tokens are settled one after another
     generator: torch.Generator | None = None,
+    conditional: float | int = CONDITIONAL,  # share of samples with something given
+    given: Collection[str] = (),  # modalities that are it `OFTEN`, the others seldom
 ) -> Clocks:
     """Return a clock for every token.
 
@@ -56,16 +59,18 @@ def draw_clocks(
         return torch.rand(*shape, generator=generator, device=device)
 
     own = torch.stack([flow.sample_t(b, mean[n], generator, device) for n in names], 1)
-    pick = (rand(b, 1) * len(names)).long()
+    often = [(OFTEN if name in given else 1 - OFTEN) if given else 0.5 for name in names]
+    odds = torch.tensor(often, device=device).expand(b, -1)
+    pick = _weighted(1 - odds, rand(b, 1))
     shared = own.gather(1, pick).expand_as(own)
-    kind = rand(b, 1)
-    t = torch.where((kind >= CONDITIONAL) & (kind < CONDITIONAL + INDEPENDENT), own, shared)
+    kind, rest = rand(b, 1), INDEPENDENT * (1 - conditional) / (1 - CONDITIONAL)
+    t = torch.where((kind >= conditional) & (kind < conditional + rest), own, shared)
     if len(names) > 1:
-        given = rand(b, len(names)) < 0.5
-        giver = (pick + 1 + (rand(b, 1) * (len(names) - 1)).long()) % len(names)
-        given.scatter_(1, giver, True).scatter_(1, pick, False)  # at least one either way
+        told = rand(b, len(names)) < odds
+        giver = _weighted(odds.scatter(1, pick, 0.0), rand(b, 1))
+        told.scatter_(1, giver, True).scatter_(1, pick, False)  # at least one either way
         level = (rand(b, len(names)) < NOISY_GIVEN) * 0.3 * rand(b, len(names))
-        t = torch.where((kind < CONDITIONAL) & given, level, t)
+        t = torch.where((kind < conditional) & told, level, t)
     clocks, waiting = {}, {modality_of(part) for part in ordered}
     leading = t[:, [i for i, name in enumerate(names) if name not in waiting]]
     for part, z in x.items():
@@ -82,6 +87,12 @@ def draw_clocks(
             region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < often)
             clocks[part] = torch.where(region, 0.0, clock)
     return clocks
+
+
+def _weighted(chances: Float[Tensor, "b n"], u: Float[Tensor, "b 1"]) -> Int[Tensor, "b 1"]:
+    """Return one of n by its chance, drawn with uniform numbers."""
+    below = chances.cumsum(1)
+    return (u * below[:, -1:] >= below).sum(1, keepdim=True).clamp(max=chances.shape[1] - 1)
 
 
 def settled(t: Float[Tensor, "..."], tokens: int) -> Bool[Tensor, "... n"]:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image as Picture
 from tiny import NAMES, raw_batch, tiny_model, words
 
+from unigen import media
 from unigen.data.world import World
 from unigen.errors import UsageError
 from unigen.modalities.audio import Audio
@@ -361,3 +362,12 @@ def test_a_wave_has_the_spectrum_it_was_made_from():
     assert ((again - spectrum)[:, inner][loud]).abs().mean() < 0.05  # a factor of 1.2
     drift = again[:3, inner].argmax(2) - spectrum[:3, inner].argmax(2)
     assert drift.abs().max() <= 1  # of one bin, for a single tone
+
+
+@pytest.mark.parametrize(("loudest", "said"), [(0.0, True), (5e-4, True), (0.01, False)])
+def test_a_silent_sound_is_read_and_said_to_be_silent(tmp_path, loudest, said):
+    tone = loudest * np.sin(np.arange(32_000) * 0.3)
+    path = media.write_audio(tmp_path / "sound.wav", tone, 16_000, {})
+    wave, notes = Audio(depth=(1, 1), width=(32, 32)).read(path)
+    assert wave.shape == (1, 32_000)
+    assert [note.startswith("silent") for note in notes] == [True] * said

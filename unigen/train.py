@@ -19,6 +19,7 @@ from unigen.disk import named
 from unigen.engine import engine_of
 from unigen.errors import UsageError
 from unigen.follow import Follower, following
+from unigen.given import on
 from unigen.model import EMBEDDED, UniGen
 from unigen.owner import lock
 from unigen.preview import preview
@@ -221,5 +222,6 @@ def _calibrate(trainer: Trainer, source: Any) -> None:
     """Measure the latents of the averaged codec on fresh data."""
     model = trainer.averaged_model().eval()
     for part in trainer.objective.parts(model, torch.Generator()):
-        model.modality(part).calibrate(lessons(source, part, 1024, 2**40))
+        raw = lessons(source, part, 1024, 2**40)
+        model.modality(part).calibrate(on(raw, trainer.device))
     trainer.ema.module.load_state_dict(trainer.module.state_dict())

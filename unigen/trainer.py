@@ -10,6 +10,7 @@ from unigen import checkpoint
 from unigen.data.ahead import Ahead
 from unigen.engine import Engine, Lesson
 from unigen.errors import CheckpointError, ResourceError, UsageError
+from unigen.given import on
 from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
 from unigen.precision import autocast, native
@@ -135,7 +136,8 @@ class Trainer:
         """Add up the gradient of a batch, share by share; return its losses."""
         passes, losses = [], {}
         for share, raw in work.batches:
-            batch = raw if self.finish is None else self.finish(raw)
+            made = raw if self.finish is None else self.finish(raw)
+            batch = {part: on(value, self.device) for part, value in made.items()}
             generator = Draws(share, self.device)
             generator.manual_seed(work.noise)
             with self.engine.passing(self.lesson, last=len(passes) == self.accumulate - 1):

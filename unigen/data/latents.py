@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from unigen.given import on
 from unigen.model import UniGen
 from unigen.precision import autocast
 from unigen.tensorfile import read_weights, write_weights
@@ -84,7 +85,7 @@ def _encode(
         for start in bar:
             raw = source.batch(torch.arange(start, min(start + 64, count)), list(store))
             for part, value in raw.items():
-                store[part].append(objective.encode(model, part, value).bfloat16())
+                store[part].append(objective.encode(model, part, on(value, device)).bfloat16())
     model.train()
     return {name: torch.cat(rows) for name, rows in store.items()}
 

@@ -17,6 +17,7 @@ from unigen.modalities.regions import stretch
 from unigen.share import draw
 
 Wave = Float[Tensor, "b samples"]  # in [-1, 1]
+SILENT = 1e-3  # loudest sample, 60 dB below full scale
 
 
 class Sounds(Modality):
@@ -55,6 +56,8 @@ class Sounds(Modality):
         if sound.rate != self.rate:
             wave = torchaudio.functional.resample(wave, sound.rate, self.rate)
             notes.append(f"resampled from {sound.rate} to {self.rate} Hz")
+        if wave.abs().max() < SILENT:
+            notes.append("silent: nothing in it is louder than -60 dB")
         if len(wave) < length:
             notes.append(f"padded {len(wave) / self.rate:.2f} s with silence")
         wave = torch.nn.functional.pad(wave[:length], (0, max(0, length - len(wave))))

@@ -1,4 +1,8 @@
-"""Sounds of scenes: every object sings its shape, color, size and motion; the event thumps."""
+"""Sounds of scenes: every object sings its shape, color, size and motion; the event thumps.
+
+The angle of a tone runs to thousands of turns, where the last bit of a time or of a pitch is heard.
+So pitches are computed once for all devices, and times by a division that none of them shortens.
+"""
 
 import math
 
@@ -8,6 +12,8 @@ from torch import Tensor
 
 from unigen.data.world import vocabulary as v
 from unigen.data.world.scenes import Scenes, uniforms
+
+_PITCHES = torch.tensor(v.REGISTERS)[:, None] * 2 ** (torch.arange(len(v.COLORS)) / v.STEPS)
 
 
 def envelopes(
@@ -45,7 +51,7 @@ def sing(
     The phases of the tones are the only free choice; (seed, index) makes it.
     """
     device = scenes.count.device
-    t = torch.arange(int(v.SECONDS * rate), device=device) / rate
+    t = torch.arange(int(v.SECONDS * rate), device=device) / torch.tensor(rate, device=device)
     phases = uniforms(seed, index, -1, 8).reshape(-1, 2, 4).float() * 2 * math.pi
     timbre = torch.tensor(v.TIMBRES, device=device)[scenes.shape] * v.FORMANT_GAIN  # b 2 3
     gains = torch.cat([torch.ones_like(timbre[..., :1]), timbre], -1)
@@ -53,7 +59,7 @@ def sing(
     wave = torch.zeros(len(scenes), len(t), device=device)
     for i in range(2):
         rows = scenes.present[:, i].nonzero()[:, 0]
-        pitch = v.REGISTERS[i] * 2 ** (scenes.color[:, i] / v.STEPS)
+        pitch = _PITCHES.to(device)[i, scenes.color[:, i]]
         tone = torch.zeros(len(rows), len(t), device=device)
         for k in range(gains.shape[-1]):
             sung = (gains[rows, i, k] > 0).nonzero()[:, 0]

@@ -1,7 +1,7 @@
 """How far what the model makes is from the data: total variation of every attribute.
 
     python benchmarks/distances.py
-    python benchmarks/distances.py --n 200
+    python benchmarks/distances.py --n 200 --case "nothing given"
 
 "nothing given" makes every part together. "caption given" makes all but the caption and looks only
 at what the caption leaves open; captions are chosen so that each attribute is left open in n of
@@ -22,6 +22,7 @@ from unigen.data.world.oracles import read
 from unigen.evaluate import rows_of
 from unigen.reference import FREE, Setting, captions, left_out, parts_of, scenes_of
 
+CASES = ("nothing given", "caption given")
 ONE, POOL = Setting("seen", 1), 8  # captions that are looked at for each that is wanted
 
 
@@ -42,23 +43,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a folder; the embedded model if left out")
     parser.add_argument("--n", type=int, default=2000, help="samples of each distance")
+    parser.add_argument("--case", choices=CASES, help="one of the two; both if left out")
     args = parser.parse_args()
     model = unigen.load(args.model)
     line({"benchmark": "distances", "model": model.hash, "n": args.n, **machine()})
     parts = tuple(parts_of(model))
     told = tuple(p for p in parts if p in captions())
     rest = tuple(p for p in parts if p not in told)
-    cases = (("nothing given", FREE, (), parts, scenes_of(0, args.n)),
-             ("caption given", ONE, told, rest, open_ones(args.n)))  # fmt: skip
+    ways = ((FREE, (), parts, scenes_of(0, args.n)), (ONE, told, rest, open_ones(args.n)))
+    cases = {name: way for name, way in zip(CASES, ways, strict=True)
+             if args.case in (None, name)}  # fmt: skip
     found: dict[str, dict[str, str]] = {}
-    for name, setting, given, want, index in cases:
+    for name, (setting, given, want, index) in cases.items():
         for row in rows_of(model, setting, index, [(given, want)]):
             line({"case": name, **row})
             if row["metric"] == "tv":
                 found.setdefault(row["attribute"].removeprefix("open:"), {})[name] = (
                     f"{row['value']:.3f}"
                 )
-    table([{"attribute": key} | {name: row.get(name, "-") for name, *_ in cases}
+    table([{"attribute": key} | {name: row.get(name, "-") for name in cases}
            for key, row in found.items()])  # fmt: skip
 
 

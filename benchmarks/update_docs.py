@@ -2,18 +2,22 @@
 
     unigen evaluate n=100 out=results
     python benchmarks/update_docs.py results/directions.json \\
-        --command "unigen evaluate n=100 out=results" --stage image:1200:128:12
+        --command "unigen evaluate n=100 out=results" --stage image:1200:128:12 \\
+        --lines results/keep.jsonl results/distances.jsonl
 
 A block is what stands between <!-- name --> and <!-- /name -->. `scores`, `goals` and
 `parameters` are always rewritten, `training` when stages are named (name:steps:batch:minutes).
+`--lines`: what other benchmarks printed, a file a run; goals of which none is there say so.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from goals import Goal, Rows, conditional, goals, lines_of, percent, select
 
 from unigen import checkpoint
 
@@ -21,17 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "unigen" / "embedded"
 SETTINGS = {("seen", 1): "seen, one object", ("held_out", 1): "held-out, one object",
             ("seen", 2): "seen, two objects", ("held_out", 2): "held-out, two objects"}  # fmt: skip
-Rows = list[dict]
-
-
-def select(rows: Rows, where: Callable[[dict], bool] = lambda row: True, **fields) -> Rows:
-    """Return the rows with these fields for which `where` holds."""
-    return [r for r in rows if where(r) and all(r[k] == v for k, v in fields.items())]
-
-
-def percent(rows: Sequence[dict]) -> str:
-    """Return the mean value in percent, or a dash."""
-    return f"{100 * sum(r['value'] for r in rows) / len(rows):.1f}" if rows else "–"
 
 
 def arrow(given: Sequence[str], want: Sequence[str]) -> str:
@@ -43,11 +36,6 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table, numbers to the right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
-
-
-def conditional(rows: Rows) -> Rows:
-    """Return accuracies from something to something else."""
-    return select(rows, lambda r: r["given"] and r["given"] != r["want"], metric="accuracy")
 
 
 def settings_of(rows: Rows) -> dict[tuple[str, int], str]:
@@ -154,32 +142,12 @@ def scores(rows: Rows, how: str, whole: bool) -> str:
     return "\n\n".join(parts)
 
 
-def goals(rows: Rows, folder: Path) -> str:
-    """Return what was aimed at beside what was reached."""
-    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    lines = [["size of the weights", "at most 40 MB", f"{megabytes:.1f} MB"]]
-    pairs = {(tuple(r["given"]), tuple(r["want"])) for r in conditional(rows)}
-    free = {tuple(r["want"]) for r in rows if not r["given"]}
-    lines.append(["directions from the same weights", "65", str(len(pairs) + len(free))])
-    means = [r for r in conditional(rows) if r["attribute"] == "mean"]
-    for goal, fields in (("97 %", ("held_out", 1)), ("85 %", ("seen", 2))):
-        reached = select(means, split=fields[0], objects=fields[1])
-        what = f"mean accuracy of 50 directions, {SETTINGS[fields]}"
-        lines.append([what, goal, f"{percent(reached)} %"])
-    agreed = select(rows, metric="agreement", attribute="mean")
-    lines.append(
-        ["nothing given: agreement of what is made together", "96 %", f"{percent(agreed)} %"]
-    )
-    copies = select(rows, lambda r: r["given"] == r["want"], metric="accuracy")
-    for part in dict.fromkeys(r["given"][0] for r in copies):
-        for before, what in (("", ""), ("noisy:", " with latent noise 0.1")):
-            worst = lowest(select(copies, given=[part]), before)
-            if worst is not None:
-                name = worst["attribute"].removeprefix(before)
-                column = SETTINGS[worst["split"], worst["objects"]]
-                lines.append([f"{part} codec{what}, worst attribute and column", "99 %",
-                              f"{percent([worst])} % ({name}; {column})"])  # fmt: skip
-    return table(["what", "goal", "reached"], lines)
+def aims(found: Sequence[Goal]) -> str:
+    """Return what was aimed at beside what was reached, and the commands that tell."""
+    commands = list(dict.fromkeys(goal.command for goal in found))
+    lines = [[g.what, g.bar, g.reached, str(commands.index(g.command) + 1)] for g in found]
+    ways = [f"{i}. `{command}`" for i, command in enumerate(commands, 1)]
+    return "\n".join([table(["what", "goal", "reached", "measured by"], lines), "", *ways])
 
 
 def parameters(folder: Path) -> str:
@@ -232,6 +200,7 @@ def main() -> None:
     parser.add_argument("--command", default="unigen evaluate", help="what made it")
     parser.add_argument("--date", help="when; the file's own date if left out")
     parser.add_argument("--stage", action="append", default=[], help="name:steps:batch:minutes")
+    parser.add_argument("--lines", type=Path, nargs="+", default=[], help="of other benchmarks")
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--files", type=Path, nargs="+",
                         default=[ROOT / "README.md", EMBEDDED / "README.md"])  # fmt: skip
@@ -239,7 +208,9 @@ def main() -> None:
     rows = json.loads(args.rows.read_text(encoding="utf-8"))
     date = args.date or f"{datetime.fromtimestamp(args.rows.stat().st_mtime, UTC):%Y-%m-%d}"
     how = f"`{args.command}`, {date}, model {checkpoint.folder_hash(args.model)}"
-    blocks = {"goals": goals(rows, args.model), "parameters": parameters(args.model)}
+    megabytes = (args.model / "model.safetensors").stat().st_size / 1e6
+    aimed = goals(rows, lines_of(args.lines), args.command, megabytes)
+    blocks = {"goals": aims(aimed), "parameters": parameters(args.model)}
     if args.stage:
         blocks["training"] = training(args.stage)
     for path in args.files:

@@ -22,6 +22,7 @@ FLOORS = {
     "unigen.layers": 0,
     "unigen.precision": 0,
     "unigen.registry": 0,
+    "unigen.plugins": 0,
     "unigen.disk": 0,
     "unigen.journal": 0,
     "unigen.tensorfile": 0,
@@ -57,6 +58,7 @@ FLOORS = {
     "unigen.plan": 4,
     "unigen.trainer": 4,
     "unigen.generate": 4,
+    "unigen.replay": 4,
     "unigen.evaluate": 4,
     "unigen.metrics": 4,
     "unigen.gates": 4,
@@ -68,6 +70,7 @@ FLOORS = {
     "unigen.configure": 4,
     "unigen.arguments": 5,
     "unigen.exits": 5,
+    "unigen.explain": 5,
     "unigen.usage": 5,
     "unigen.cli": 5,
     "unigen.__main__": 5,
@@ -77,9 +80,10 @@ MODALITIES = {"image", "text", "video", "audio"}
 NAMES_A_MODALITY = ("modalities", "interop", "data", "conf")  # folders that may
 READS_MEDIA = {"PIL", "av", "decord", "soundfile"}
 READS_CFG = {"omegaconf", "hydra"}
-MAY_READ_CFG = {"unigen.cli"}  # beside floor 4
+MAY_READ_CFG = {"unigen.cli", "unigen.explain"}  # beside floor 4
 BLIND = ("modalities", "model", "align", "objectives", "flow", "sampler", "guidance", "presence")
-BLIND += ("uvit", "layers", "tokens", "train", "validate")
+BLIND += ("uvit", "layers", "lens", "tokens", "given", "generation", "sampling", "optim", "tune")
+BLIND += ("engine", "trainer", "train", "validate", "preview", "generate")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 
 

@@ -9,6 +9,7 @@ from tiny import DIRECTIONS, NAMES, raw_batch, tiny_model, tiny_spec
 from unigen import registry
 from unigen.errors import UsageError
 from unigen.model import UniGen
+from unigen.sampler import SAMPLERS
 from unigen.tokens import noise
 
 SEEDS = [3, 1]
@@ -92,7 +93,7 @@ def test_apart_is_each_alone(model, latents):
     assert equal(apart, alone)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "multistep"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_kept_tokens_come_back_bit_for_bit(model, latents, sampler, guidance):
     given = given_of(latents, ["image", "text"])

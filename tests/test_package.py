@@ -74,10 +74,11 @@ def test_conf_is_found_from_a_wheel(checkout, tmp_path, can_build):
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
         archive.extractall(site)
+    assert {f"unigen/embedded/{name}" for name in ("config.json", "model.safetensors")} <= inside
     for folder, below in (("conf", "unigen/conf"), ("unigen", "unigen")):
         for path in (ROOT / folder).rglob("*"):
-            weights = "weights" in path.parts and path.is_file()
-            if path.suffix in {".py", ".yaml"} or weights:
+            embedded = "embedded" in path.parts and path.is_file()
+            if path.suffix in {".py", ".yaml"} or embedded:
                 assert f"{below}/{path.relative_to(ROOT / folder).as_posix()}" in inside
     top = {name.split("/")[0] for name in inside}
     assert top == {"unigen", "unigen-0.1.0.dist-info"}

@@ -77,7 +77,8 @@ class Clips(Modality):
 
     def read(self, path: Path) -> tuple[Frames, list[str]]:
         """Read the first seconds of a clip, resized, one frame for each time."""
-        clip = media.read_video(path, self.times.numpy(), (self.size, self.size), self.reader)
+        size = (self.size, self.size)
+        clip = media.read_video(path, self.times.numpy(), size, self.reader, self.seconds)
         frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).float() / 255
         return rearrange(frames, "f h w c -> 1 f c h w"), list(clip.notes)
 

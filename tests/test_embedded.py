@@ -68,6 +68,15 @@ def test_codecs_keep_every_attribute(model, part, worst):
     assert min(scores.values()) >= worst, scores
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["image", "video", "audio"])
+def test_codecs_keep_two_objects_with_pairs_never_seen(model, part):
+    """The hardest setting: 99 % of every attribute, less half a percent for other processors."""
+    scores = codec_gate(model, part, n=512, objects=2, split="held_out")
+    scores.pop("all", None)
+    assert min(scores.values()) >= 0.985, scores
+
+
 @torch.no_grad()
 @pytest.mark.slow
 def test_the_noise_of_a_picture_leads_back_to_it(model):

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unigen.media.sniff import SOUND, in_words
+from unigen.media.sniff import in_words
+
+NOUNS = {"image": "image", "video": "video", "audio": "sound"}  # of a kind, in a sentence
 
 
 class Picture(NamedTuple):
@@ -58,4 +60,4 @@ class Probe(NamedTuple):
     def words(self) -> str:
         """Name it: "a PNG image", "an MP4 video", "a WAV sound"."""
         name = self.facts.get("format") or self.facts["container"]
-        return in_words(SOUND if self.kind == "audio" else self.kind, name)
+        return in_words(NOUNS[self.kind], name)

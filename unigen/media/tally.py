@@ -78,7 +78,7 @@ class Tally:
     def notes(self) -> list[str]:
         """What was found, in words that start with "degraded"."""
         faults = self.faults + sum(level <= av.logging.ERROR for level, _, _ in self.log)
-        declared = self.stream.frames if self.stream.type == "video" else 0
+        declared = self.stream.frames if isinstance(self.stream, av.VideoStream) else 0
         notes = []
         if self.ended and not self.sought and declared and self.frames_out != declared:
             notes.append(f"degraded: {self.frames_out} of {declared} declared frames decoded")

@@ -126,9 +126,12 @@ class Sick(World):
 class Poisoned(Denoise):
     """A lesson whose loss or gradient is not finite at some steps, on the last process only."""
 
-    def __init__(self, shares: Any, must: Any, steps: Any, log: str):
-        """steps: where. log: the folder to tell the sha256 of the weights in, before each step."""
-        super().__init__(shares, must)
+    def __init__(self, steps: Any, log: str, **lesson: Any):
+        """steps: where. log: the folder to tell the sha256 of the weights in, before each step.
+
+        lesson: of the objective.
+        """
+        super().__init__(**lesson)
         self.steps, self.log, self.step = list(steps), log, 0
 
     def loss(self, model: Any, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:

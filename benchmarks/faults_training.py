@@ -196,11 +196,13 @@ def a9(folder: Path, n: int = 6) -> Outcome:
     words = ("plugins=[faults_plugin]", "objective._target_=faults_plugin.Poisoned",
              f"+objective.steps={poison}".replace(" ", ""), f"+objective.log={log}",
              f"trainer.steps={steps}", "trainer.save_every=0")  # fmt: skip
-    code, _ = finished(started(out, *words, team=TEAM))
+    code, said = finished(started(out, *words, team=TEAM))
+    if code:
+        raise RuntimeError(said[-2000:])
     shas = [[each["sha"] for each in told(log, rank)] for rank in (0, 1)]
     skipped = [k for k in range(steps - 1) if shas[0][k] == shas[0][k + 1]]
     counted = json.loads(logged(out)[-1])["skipped"] == len(poison)
-    together = code == 0 and shas[0] == shas[1] and counted and finite(out)
+    together = shas[0] == shas[1] and counted and finite(out)
     good = len({*poison} & {*skipped}) if together and len(skipped) <= len(poison) else 0
     good += _stops(folder / "sick") if n > 1 else 0
     return line("A9", "NaN and Inf", n, good, skipped=skipped)

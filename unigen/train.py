@@ -103,11 +103,13 @@ def run(cfg: dict) -> Path | str | None:
         return plan.report(cfg)
     with team_of(float(cfg["trainer"]["timeout"])) as team:
         folder = _run(cfg, team)
-        return folder if team.rank == 0 else None
+    if folder is None:
+        raise SystemExit(143)
+    return folder if team.rank == 0 else None
 
 
-def _run(cfg: dict, team: Team) -> Path:
-    """Train as one process of a team."""
+def _run(cfg: dict, team: Team) -> Path | None:
+    """Train as one process of a team; return None where a SIGTERM ended it, after it was saved."""
     torch.manual_seed(cfg["seed"])
     plugins = cfg.get("plugins") or ()
     out = Path(team.tell(str(cfg["out"])))
@@ -156,7 +158,8 @@ def _run(cfg: dict, team: Team) -> Path:
                 )
         team.meet()
         unlogged = facts.get("unlogged")
-        _loop(trainer, out, cfg, validation, unlogged, **pace)
+        if not _loop(trainer, out, cfg, validation, unlogged, **pace):
+            return None
         if objective.moves_latents:
             _calibrate(trainer, source)
         export(trainer, out / "model")
@@ -173,8 +176,8 @@ def _loop(
     log_every: int,
     preview_every: int,
     wandb: str | None,
-) -> None:
-    """Step until done: log, preview, validate, save.
+) -> bool:
+    """Step until done: log, preview, validate, save; return whether no SIGTERM came before.
 
     unlogged: losses of steps before the first that no line tells. save_every: minutes.
     """
@@ -204,7 +207,8 @@ def _loop(
                 save(trainer, out, follower)
                 saved = time.monotonic()
             if stop:
-                raise SystemExit(143)
+                return False
+    return True
 
 
 @contextmanager

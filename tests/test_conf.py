@@ -19,6 +19,7 @@ CONF = conf_dir()
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
 OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
 OWN = [p for p in OPTIONS if p.parts[0] == "modality" and "_" not in p.stem]  # no one else's codec
+FLOWS = [p for p in OPTIONS if p.parts[0] == "flow"]
 SOURCES = [p for p in OPTIONS if p.parts[0] == "data"]
 MIXED_IN = {"quiet"}  # top-level files that verbs include
 #: Keys that are not what the class says alone: tuned for the model that ships, or for a codec.
@@ -141,10 +142,11 @@ def test_configuration_is_the_constructor_call_and_says_its_defaults(path):
     assert differ == {(name, key) for name, key in TUNED if name == here}
 
 
-@pytest.mark.parametrize("path", [*OWN, *SOURCES], ids=str)
-def test_every_argument_of_a_modality_and_of_a_source_is_a_key(path):
+@pytest.mark.parametrize("path", [*OWN, *SOURCES, *FLOWS], ids=str)
+def test_every_argument_of_a_modality_a_source_and_a_flow_is_a_key(path):
     (call,) = calls_of(path)
-    takes = inspect.signature(find(call["_target_"])).parameters
+    found = find(call["_target_"])
+    takes = parameters(found) if path in FLOWS else inspect.signature(found).parameters
     assert {name for name, p in takes.items() if p.kind is not p.VAR_KEYWORD} <= set(call)
 
 

@@ -73,6 +73,23 @@ def test_a_video_sees_each_frame_as_the_image_does(model):
         Video().attach({})
 
 
+@pytest.mark.parametrize("change", [{"size": 96}, {"channels": 16}, {"merge": 1}])
+def test_a_video_refuses_stills_that_are_not_its_frames(change):
+    with pytest.raises(UsageError, match="set size, grid and channels of modalities.video"):
+        Video().attach({"image": Image(**change)})
+    Video(size=96, grid=6).attach({"image": Image(size=96)})
+
+
+@pytest.mark.parametrize(("kind", "argument", "sentence"), [
+    (Video, {"frames": 18}, "frames=18 is no multiple of span=4"),
+    (Image, {"size": 72}, "size=72 is no multiple"),
+    (Audio, {"hop": 256}, "125 windows of hop=256, no multiple of"),
+])  # fmt: skip
+def test_what_is_not_made_of_whole_tokens_is_refused(kind, argument, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        kind(**argument)
+
+
 def middles(change):
     """Return the middle of what changed along every axis, from 0 to 1."""
     change = (change.abs() > 1e-6).double()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unigen import media
+from unigen.errors import UsageError
 from unigen.modalities.base import Modality
 from unigen.modalities.codec import PatchCodec, perturb, weighted_error
 from unigen.modalities.regions import stretch
@@ -111,8 +112,17 @@ class Audio(Sounds):
         iterations: int = 32,  # of Griffin-Lim
         **common,  # shared, noise_mean: see Modality
     ):
-        """Build the codec; latents are seconds * rate / (hop * patch * merge) tokens."""
+        """Build the codec; latents are seconds * rate / (hop * patch * merge) tokens.
+
+        Raises UsageError for a length that is not made of whole tokens.
+        """
         self.windows = int(seconds * rate) // hop
+        if self.windows % (patch * merge):
+            raise UsageError(
+                f"{seconds:g} s at rate={rate} are {self.windows} windows of hop={hop}, no "
+                f"multiple of patch x merge = {patch * merge}, those of a token; choose a hop or "
+                "a length so that they are."
+            )
         super().__init__(seconds, rate, self.windows // patch // merge, channels, **common)
         self.hop, self.patch = hop, patch
         self.foreground, self.mix, self.bins = foreground, mix, window // 2 + 1

@@ -117,19 +117,39 @@ class Video(Clips):
         foreground: float = 4.0,  # loss weight of the places where something is or moves
         **common,  # reader: see Clips; shared, noise_mean: see Modality
     ):
-        """Build the codec of motion; latents are frames / span times grid^2 tokens."""
+        """Build the codec of motion; latents are frames / span times grid^2 tokens.
+
+        Raises UsageError for frames that are not made of whole tokens.
+        """
+        if frames % span:
+            raise UsageError(
+                f"frames={frames} is no multiple of span={span}, the frames of a token; choose "
+                "one that is."
+            )
         super().__init__(size, grid, [span] * (frames // span), seconds, channels, **common)
         self.still_name, self.span, self.foreground = still, span, foreground
         self.codec = MotionCodec(span * channels, self.tokens, channels, width, depth)
 
     def attach(self, modalities: Mapping[str, Modality]) -> None:
-        """Take the modality of stills to work with; its weights stay its own."""
+        """Take the modality of stills to work with; its weights stay its own.
+
+        Raises UsageError where there is none, or one whose stills are not the frames of this one.
+        """
         if self.still_name not in modalities:
             raise UsageError(
                 f"video needs the modality {self.still_name!r}, whose codec it shares; "
                 f"add it to modality=[...]."
             )
-        object.__setattr__(self, "still", modalities[self.still_name])  # not a submodule
+        still = modalities[self.still_name]
+        made = (still.shape, still.tokens, still.channels)
+        if made != ((3, self.size, self.size), self.grid**2, self.channels):
+            raise UsageError(
+                f"{self.still_name} makes {still.tokens} tokens of {still.channels} channels from "
+                f"a still of {still.shape}, {self.name} expects {self.grid}x{self.grid} of "
+                f"{self.channels} from {self.size}x{self.size} pixels; set size, grid and "
+                f"channels of modalities.{self.name} to what fits."
+            )
+        object.__setattr__(self, "still", still)  # not a submodule
 
     @torch.no_grad()
     def front(self, raw: Frames) -> Float[Tensor, "b f p c"]:

@@ -230,6 +230,18 @@ def test_decord_gives_the_frames_of_pyav(tmp_path, turn):
     assert "held the last frame from 1.33 s" in theirs.notes
 
 
+def test_frames_of_avi_are_shown_in_their_order(tmp_path):
+    """H.264 refers to later frames, and AVI does not say when its frames are shown."""
+    clip = np.repeat(np.arange(40, dtype=np.uint8) * 6, 64 * 64 * 3).reshape(40, 64, 64, 3)
+    path = put(tmp_path / "a.avi", video(clip, "avi", options={"preset": "medium"}))
+    read = media.read_video(path, np.arange(40) / 8, (64, 64))
+    assert abs(read.frames.astype(int) - clip).mean() < 4
+    late = media.read_video(path, [4.5], (64, 64))  # which is worth a seek
+    assert abs(late.frames.astype(int) - clip[36]).mean() < 4
+    with pytest.raises(MediaError, match='no times of its frames; use reader="pyav"'):
+        media.read_video(path, [0.0], (64, 64), reader="decord")
+
+
 def test_a_crash_of_the_child_is_a_sentence(tmp_path):
     good = put(tmp_path / "good.mp4", video(frames(8)))
     count = (2**31 - 1).to_bytes(4, "big")

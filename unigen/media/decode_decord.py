@@ -28,6 +28,8 @@ def read(file, media, stream, args: dict, emit, notes: list[str]) -> dict:
         notes.append(f"degraded: {count} of {stream.frames} declared frames decoded")
     spans = reader.get_frame_timestamp(range(count)) - container.zero(media)
     end = float(spans[-1, 1])
+    if not (np.diff(spans[:, 0]) > 0).all():  # H.264 in AVI, whose packets carry no times
+        raise Refused('decord finds no times of its frames; use reader="pyav"')
     times = np.asarray(args["times"])
     wanted = np.clip(np.searchsorted(spans[:, 0], times + SOON, side="right") - 1, 0, count - 1)
     if (times >= end + SOON).any():

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from heapq import heappop, heappush
 
 import av
 import av.error
@@ -18,6 +19,8 @@ class Tally:
         self.frames_out = self.packets_in = self.faults = 0
         self.sought = self.ended = False
         self.last = 0.0
+        # AVI tells the order of decoding alone, and what FFmpeg makes of it is no order of showing
+        self.unordered = stream.container.format.name == "avi"
         self.capture = av.logging.Capture(True)
 
     def __enter__(self):
@@ -29,8 +32,11 @@ class Tally:
 
     def frames(self, media):
         """Yield decoded frames in order from where the file stands."""
+        due: list[int] = []  # times of packets whose frames are not shown yet
         try:
             for packet in media.demux(self.stream):
+                if self.unordered and packet.size and packet.dts is not None:
+                    heappush(due, packet.dts)
                 self.packets_in += packet.size > 0 and not packet.is_discard
                 try:
                     decoded = packet.decode()
@@ -40,6 +46,8 @@ class Tally:
                         break
                     continue
                 for frame in decoded:
+                    if due:
+                        frame.pts = heappop(due)
                     if frame.pts is None:
                         self.faults += 1
                         continue

@@ -234,6 +234,16 @@ def test_every_weight_has_one_optimizer():
             assert all(g["peak"] == g["lr"] for g in groups)
 
 
+def test_adamw_remembers_as_long_as_it_is_told():
+    module = torch.nn.Linear(2, 2)
+    for muon_lr in (None, 0.02):
+        adamw = optimizers(module, muon_lr, 1e-3, 0.1, [0.8, 0.999])[0]
+        assert adamw.param_groups[0]["betas"] == (0.8, 0.999)
+    for betas in ([0.9], [0.9, 1.0], [-0.1, 0.9]):
+        with pytest.raises(UsageError, match=r"trainer.betas=\["):
+            optimizers(module, None, 1e-3, 0.1, betas)
+
+
 def test_the_schedule_rises_stays_and_falls():
     rates = [schedule(s, 100, 10, 0.2) for s in range(100)]
     assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])

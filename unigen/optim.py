@@ -1,6 +1,7 @@
 """Optimizers, learning-rate schedule and averaged weights of the training loop."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -52,12 +53,19 @@ def orthogonal(
 
 
 def optimizers(
-    module: nn.Module, muon_lr: float | None, lr: float, weight_decay: float
+    module: nn.Module,
+    muon_lr: float | None,
+    lr: float,
+    weight_decay: float,
+    betas: Sequence[float] = (0.9, 0.95),
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for hidden matrices and AdamW for the rest (Jordan et al. 2024), or AdamW alone.
 
-    Weights that do not learn are in neither. muon_lr: None puts everything under AdamW.
+    Weights that do not learn are in neither. muon_lr: None puts everything under AdamW, whose
+    memory of the gradient and of its square are `betas`; UsageError where they are not below 1.
     """
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UsageError(f"trainer.betas={list(betas)} are not two numbers from 0 to below 1.")
     hidden, rest = [], []
     for name, p in module.named_parameters():
         if not p.requires_grad:
@@ -65,7 +73,7 @@ def optimizers(
         edge = any(word in name for word in _EDGES) or p.ndim != 2
         (rest if edge or muon_lr is None else hidden).append(p)
     result: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        torch.optim.AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=0.0, fused=True)
     ]
     if muon_lr is None:
         result[0].param_groups[0]["weight_decay"] = weight_decay

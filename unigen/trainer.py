@@ -1,6 +1,6 @@
 """The state of a training run: what learns, its average, its optimizers; one step of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +62,7 @@ class Trainer:
         accumulate: int = 1,  # passes in which every process takes its share of a batch
         lr: float = 1e-3,  # of AdamW
         muon_lr: float | None = 0.02,  # of Muon, for hidden matrices; null: AdamW for all
+        betas: Sequence[float] = (0.9, 0.95),  # of AdamW
         weight_decay: float = 0.01,
         warmup: int = 100,  # steps
         schedule: str = "constant",  # of the learning rate: constant | cosine
@@ -90,7 +91,7 @@ class Trainer:
         self.tune.prepare(self.module.requires_grad_(False), loaded)
         self.ema = averaged(self.module, ema)
         self.lesson = self.engine.wrap(Lesson(self.module, model, objective), self.ema)
-        self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay)
+        self.optimizers = optimizers(self.module, muon_lr, lr, weight_decay, betas)
         self.step, self.bad, self.skipped = 0, 0, 0
         self.device = next(self.module.parameters()).device
         self.bf16 = self.engine.team.tell(native(self.device) if bf16 is None else bf16)

@@ -316,7 +316,7 @@ def test_a_wrong_call_gets_one_sentence_and_exit_code_2(model, want, given, opti
 def test_a_wrong_option_names_itself(model, wrong):
     options = {**model.options(), **wrong}  # as a configuration may hold them
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
-        _checked(model, ["image"], TEXT, [0], {}, [], options, {})
+        _checked(model, ["image"], TEXT, [0], {}, [], options, {}, [])
 
 
 def test_latents_that_are_no_numbers_any_more_are_an_error(model):

@@ -40,6 +40,7 @@ FLOORS = {
     "unigen.uvit": 1,
     "unigen.guidance": 1,
     "unigen.presence": 1,
+    "unigen.turns": 1,
     "unigen.optim": 1,
     "unigen.tune": 1,
     "unigen.modalities": 2,

@@ -251,6 +251,7 @@ def test_an_unknown_modality_names_the_known_ones(model):
 
 
 def test_options_are_the_models_own_unless_asked(model):
-    assert model.options() == {"steps": 3, "guidance": 1.0, "sampler": "multistep"}
+    usual = {"steps": 3, "guidance": 1.0, "sampler": "multistep", "order": []}
+    assert model.options() == usual
     assert model.options(steps=5, guidance={"text": 2})["guidance"] == {"text": 2}
     assert model.options(steps=5)["steps"] == 5

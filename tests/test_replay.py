@@ -56,7 +56,7 @@ def test_a_result_is_made_again_from_itself_and_from_its_sidecar(replay, sidecar
 
 def test_what_earlier_recipes_lack_is_as_it_was_then(replay, sidecar):
     recipe = json.loads(sidecar.read_text())
-    for key in ("through", "mutual_guidance", "noise", "joint", "notes"):
+    for key in ("through", "mutual_guidance", "order", "noise", "joint", "notes"):
         recipe.pop(key, None)
     sidecar.write_text(json.dumps(recipe))
     assert replay(sidecar)[0] == 0
@@ -72,6 +72,7 @@ SPOILED = {
     "seed": ["x", 1.0, False, None, [0]],
     "guidance": ["x", None, [], True, {"text": "2"}, {"smell": 2.0}, float("1e999")],
     "mutual_guidance": ["x", [], True],
+    "order": [3, "image", [None], ["smell"]],
     "sampler": [5, None, [], "ddpm", "diffusers.open", {"_target_": "os.system"}],
     "joint": [[], 1, "no"],
     "deterministic": [[], 0, None],

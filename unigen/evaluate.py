@@ -53,9 +53,11 @@ def run(cfg: Mapping[str, Any]) -> list[Path]:
             raise UsageError(f"{key}={cfg[key]} is no whole number from {least}; type {key}=20.")
     if type(cfg["full"]) is not bool:
         raise UsageError(f"full={cfg['full']} is neither true nor false; type full=true.")
+    if not isinstance(cfg["order"], list | None):
+        raise UsageError(f"order={cfg['order']} is no list; type order=[image,audio], say.")
     with media.new_folder(cfg["out"]) as folder:
         model = load(cfg["model"], cfg["plugins"])
-        options = {key: cfg[key] for key in ("steps", "guidance", "sampler")}
+        options = {key: cfg[key] for key in ("steps", "guidance", "sampler", "order")}
         rows = measure(model, cfg["n"], full=cfg["full"], seed=cfg["seed"], progress=True,
                        **options)  # fmt: skip
         return _written(rows, folder)

@@ -14,8 +14,8 @@ from unigen.model import UniGen, load
 def run(cfg: dict) -> list[Path]:
     """Generate as configured (conf/generate.yaml), write the results, return their paths."""
     seeds = _seeds(cfg)
-    for key in ("want", "through"):
-        if not isinstance(cfg[key], list):
+    for key, kinds in (("want", list), ("through", list), ("order", list | None)):
+        if not isinstance(cfg[key], kinds):
             raise UsageError(f"{key}={cfg[key]} is no list; type {key}=[image], say.")
     given, negative = (
         {part: value for part, value in cfg[key].items() if value is not None}
@@ -26,7 +26,7 @@ def run(cfg: dict) -> list[Path]:
         results = model.generate(cfg["want"], given, seeds=seeds, keep=_strings(cfg["keep"]),
                                  through=cfg["through"], negative=negative,
                                  deterministic=cfg["deterministic"], progress=True,
-                                 mutual_guidance=cfg["mutual_guidance"],
+                                 mutual_guidance=cfg["mutual_guidance"], order=cfg["order"],
                                  **_options(cfg))  # fmt: skip
         _say(results[0].recipe["notes"])
         return [path for result in results for path in result.save(folder)]

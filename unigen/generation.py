@@ -15,6 +15,7 @@ from tqdm import tqdm
 from unigen import __version__, media
 from unigen.errors import ResourceError, UsageError
 from unigen.given import encoded, on, taken, whose
+from unigen.sampling import planned
 from unigen.tokens import GLOBAL, Tokens, fitting, role_of
 
 BATCH = 32  # samples in a forward, unless each is to be alone in its own
@@ -73,6 +74,7 @@ def generate(
     guidance: float | Mapping[str, float] | None = None,
     mutual_guidance: float | None = None,
     sampler: str | None = None,
+    order: Sequence[str] | None = None,
     keep: Mapping[str, str] | None = None,
     through: Sequence[str] = (),
     negative: Mapping[str, Any] | None = None,
@@ -86,8 +88,9 @@ def generate(
 
     want: part names. given: by part a path, raw media (batch 1, or one sample a seed), or for
     text the sentence. steps, guidance (1 is off; one number or one per given part), mutual_guidance
-    (of parts made together, by each other; 1 is off) and sampler default to what the model was
-    tuned for. keep: by part (in given and in want) the region that stays, or "global": its point of
+    (of parts made together, by each other; 1 is off), sampler and order (wanted parts that are made
+    one after another, see `unigen.turns`; none: all at once) default to what the model was tuned
+    for. keep: by part (in given and in want) the region that stays, or "global": its point of
     the shared space stays, so that another one is made which means the same. through: parts that
     are made first, from what is given, and then stand in its place, as latents: text through an
     image is text that says it in other words. negative: like given, what guidance goes away from.
@@ -97,16 +100,17 @@ def generate(
     Raises UsageError, MediaError, ResourceError where the latents are no numbers any more.
     """
     keep = dict(keep or {})
-    options = model.options(steps, guidance, sampler, mutual_guidance)
+    order = None if order is None else _names(order)
+    options = model.options(steps, guidance, sampler, mutual_guidance, order)
     negative = dict(negative or {})
     want, through = _names(want), _names(through)
-    seeds = _checked(model, want, given, seeds, keep, through, options, negative)
+    seeds = _checked(model, want, given, seeds, keep, through, options, negative, order or ())
     raw, notes, sources = taken(model, given, len(seeds))
     away, remarks, avoided = taken(model, negative, len(seeds), "negative")
     notes += remarks
     masks = _masks(model, keep, raw)
     own = fitting(noise or {}, {p: model.shape(p) for p in model.denoiser.parts}, len(seeds))
-    size = 1 if deterministic else BATCH
+    size, total = 1 if deterministic else BATCH, _evaluations(model, want, masks, joint, options)
     results = []
     for start in range(0, len(seeds), size):
         rows = slice(start, start + size)
@@ -115,9 +119,7 @@ def generate(
         if through:
             *_, tokens = model.sample(through, tokens, seeds[rows], **how)
         states = model.sample(want, tokens, seeds[rows], keep=masks, negative=other, **how)
-        bar = tqdm(
-            states, total=options["steps"], disable=not progress, file=sys.stderr, unit="step"
-        )
+        bar = tqdm(states, total=total, disable=not progress, file=sys.stderr, unit="step")
         latents: Tokens = {}
         for number, latents in enumerate(bar, 1):
             if callback is not None:
@@ -154,10 +156,11 @@ def _checked(
     through: list[str],
     options: dict,
     negative: Mapping,
+    order: Sequence[str],
 ) -> list[int]:
     """Return the seeds as a list, or say what is wrong with the call."""
     known = [p for p in model.denoiser.parts if role_of(p) != GLOBAL]
-    for part in (*want, *given, *keep, *through, *negative):
+    for part in (*want, *given, *keep, *through, *negative, *order):
         if part not in known:
             raise UsageError(f"unknown modality {part!r}; {nearest(part, known)}")
     if not want:
@@ -196,6 +199,13 @@ def _checked(
     if negative and set(_weights(options["guidance"])) <= {1}:
         raise UsageError("negative has no effect with guidance=1; type guidance=2.5, say.")
     return list(seeds)
+
+
+def _evaluations(model, want: list[str], keep: Mapping, joint: bool, options: Mapping) -> int:
+    """Return in how many steps something is made."""
+    how = {key: options[key] for key in ("order", "mutual_guidance") if key in options}
+    plan = planned(model, want, options["steps"], keep=keep, joint=joint, **how)
+    return sum(turn.steps for turn in plan)
 
 
 def _check_finite(latents: Tokens, options: Mapping[str, Any]) -> None:

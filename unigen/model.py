@@ -34,7 +34,7 @@ class UniGen(nn.Module):
         modalities: dict[str, Modality],
         denoiser: Denoiser,
         flow: RectifiedFlow,
-        sampling: dict[str, Any] | None = None,  # steps, guidance, sampler it is tuned for
+        sampling: dict[str, Any] | None = None,  # steps, guidance, ... it is tuned for
     ):
         """Join the modalities, by name, to one denoiser and one process."""
         super().__init__()
@@ -51,12 +51,12 @@ class UniGen(nn.Module):
         self.sampling = {"steps": 16, "guidance": 1.0, "sampler": "multistep", **(sampling or {})}
 
     def options(
-        self, steps=None, guidance=None, sampler=None, mutual_guidance=None
+        self, steps=None, guidance=None, sampler=None, mutual_guidance=None, order=None
     ) -> dict[str, Any]:
         """Return the sampling options, what is None replaced by the model's own."""
         asked = {"steps": steps, "guidance": guidance, "sampler": sampler,
-                 "mutual_guidance": mutual_guidance}  # fmt: skip
-        return {**self.sampling, **{k: v for k, v in asked.items() if v is not None}}
+                 "mutual_guidance": mutual_guidance, "order": order}  # fmt: skip
+        return {"order": [], **self.sampling, **{k: v for k, v in asked.items() if v is not None}}
 
     # ---- raw media <-> latent tokens ------------------------------------------------------------
 
@@ -166,8 +166,8 @@ class UniGen(nn.Module):
     ) -> Tokens:
         """Return the noise that leads to raw media, given others, by as many steps of Euler.
 
-        `generate(..., noise=noise, sampler="euler", steps=steps, guidance=1)` goes back; with
-        other media given it makes a variation, with `slerp` of two noises a picture in between.
+        `generate(..., noise=noise, sampler="euler", steps=steps, guidance=1, order=[])` goes back;
+        with other media given it makes a variation, with `slerp` of two noises one in between.
         raw, given: as `generate` takes them; several samples side by side where they are lists.
         Raises UsageError for words: they are drawn, and no noise leads to them.
         """

@@ -104,13 +104,14 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "guidance": (_either(_is(int, float), _by_part(_is(int, float))), "a number"),
     "mutual_guidance": (_is(int, float, type(None)), "a number"),
     "sampler": (_is(str), "a name"),
+    "order": (_list_of(_is(str)), "a list of parts"),
     "noise": (_list_of(_is(str)), "a list of parts"),
     "deterministic": (_is(bool), "true or false"),
     "joint": (_is(bool), "true or false"),
 }
 _USUAL = {
-    "negative": {}, "through": [], "mutual_guidance": None, "noise": [], "deterministic": False,
-    "joint": True,
+    "negative": {}, "through": [], "mutual_guidance": None, "order": [], "noise": [],
+    "deterministic": False, "joint": True,
 }  # fmt: skip
 _OPTIONS = ("keep", "through", "steps", "guidance", "mutual_guidance", "sampler",
-            "deterministic", "joint")  # fmt: skip
+            "order", "deterministic", "joint")  # fmt: skip

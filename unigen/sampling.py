@@ -1,6 +1,6 @@
 """One generation: the wanted parts walk from noise to data, what is given stands at clock 0."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,6 +14,7 @@ from unigen.interop import schedulers
 from unigen.presence import settled
 from unigen.sampler import named
 from unigen.tokens import GLOBAL, Clocks, Tokens, modality_of, noise, pick
+from unigen.turns import Turn, turns
 
 
 @torch.no_grad()
@@ -29,6 +30,7 @@ def sample(
     interval: Sequence[float] = (0.0, 1.0),
     sampler: str | Callable[..., Iterator[Tokens]] = "multistep",
     keep: Mapping[str, Float[Tensor, " n"]] | None = None,
+    order: Sequence[str] = (),
     joint: bool = True,
     noises: Tokens | None = None,
     negative: Tokens | None = None,
@@ -39,8 +41,9 @@ def sample(
     guidance: 1 is off; one number, or one per given part. mutual_guidance: of wanted parts by each
     other, 1 is off. interval: clocks between which both act.
     sampler: a name (`diffusers.` before that of a scheduler), or a generator function like those of
-    `unigen.sampler`. joint: False puts every wanted part in a sequence of its own. noises: initial
-    noise to use instead of the seeds'. negative: what guidance goes away from, see `guided`.
+    `unigen.sampler`. order: parts that are made one after another, see `planned`; none: all at
+    once. joint: False puts every wanted part in a sequence of its own. noises: initial noise to use
+    instead of the seeds'. negative: what guidance goes away from, see `guided`.
 
     A part that is neither wanted nor given is not in the sequence, or it is noise at clock 1 (Bao
     et al. 2023b), as the denoiser's `absent` says.
@@ -55,6 +58,12 @@ def sample(
         options = {"steps": steps, "guidance": guidance, "interval": interval, "sampler": walk,
                    "noises": noises, "negative": negative}  # fmt: skip
         yield from _apart(model, want, given, seeds, keep or {}, options)
+        return
+    plan = planned(model, want, steps, order, keep or (), mutual_guidance)
+    if len(plan) > 1:
+        options = {"guidance": guidance, "interval": interval, "sampler": walk,
+                   "noises": noises, "negative": negative}  # fmt: skip
+        yield from _in_turn(model, plan, given, seeds, keep or {}, options)
         return
     parts = model.denoiser.parts
     own = {p: eps.to(model.device) for p, eps in (noises or {}).items()}
@@ -127,6 +136,26 @@ def sample(
     yield from walk(denoise, start, model.flow, model.flow.times(steps).to(model.device), fresh)
 
 
+def planned(
+    model: Any,
+    want: Sequence[str],
+    steps: int,
+    order: Sequence[str] = (),
+    keep: Collection[str] = (),
+    mutual_guidance: float = 1.0,
+    joint: bool = True,
+) -> list[Turn]:
+    """Return the turns of wanted parts, see `unigen.turns`.
+
+    There is one where parts guide each other, which they do on the same way, or know nothing of
+    each other. keep: parts, or their points, of which something stays.
+    """
+    if mutual_guidance != 1 or not joint:
+        return [Turn([*want], steps)]
+    kept = {modality_of(part) for part in keep}
+    return turns(want, steps, order, kept, {p for p in want if model.ordered(p)})
+
+
 def _together(
     ask: Callable[[Tokens, Clocks], Tokens], inputs: Sequence[tuple[Tokens, Clocks]]
 ) -> list[Tokens]:
@@ -146,6 +175,23 @@ def _walk(name: str) -> Callable[..., Iterator[Tokens]]:
     if name.startswith(schedulers.PREFIX):
         return schedulers.Scheduled(schedulers.scheduler_of(name))
     return named(name)
+
+
+def _in_turn(
+    model: Any, plan: Sequence[Turn], given: Tokens, seeds: Sequence[int],
+    keep: Mapping[str, Tensor], options: dict[str, Any],
+) -> Iterator[Tokens]:  # fmt: skip
+    """Walk one turn after another; what is made is given to the next, who waits is noise."""
+    names = [name for turn in plan for name in turn.parts]
+    wanted = [p for p in model.denoiser.parts if modality_of(p) in names]
+    own = {p: z.to(model.device) for p, z in (options["noises"] or {}).items()}
+    x = {p: own[p] if p in own else model.prior(p, seeds) for p in wanted}
+    for parts, steps in plan:
+        kept = {p: m for p, m in keep.items() if modality_of(p) in parts}
+        made: Tokens = {}
+        for made in sample(model, parts, given, seeds, steps=steps, keep=kept, **options):
+            yield {**x, **made}
+        given, x = {**given, **made}, {**x, **made}
 
 
 def _apart(

@@ -110,16 +110,31 @@ def of_directions(rows: Rows, how: str) -> list[Goal]:
 
 def of_distances(rows: Rows) -> list[Goal]:
     """Return how far what is made is from the data."""
-    n, tv = (rows[0]["n"] if rows else 2000), select(rows, metric="tv")
-    how, no = f"python benchmarks/distances.py --n {n}", ("mean", "floor")
-    values = {r["attribute"]: r["value"] for r in tv if r["attribute"].partition(":")[2] not in no}
-    free = {k: v for k, v in values.items() if ":" not in k and k not in no}
-    left = {k[5:]: v for k, v in values.items() if k.startswith("open:")}
-    said = {k[8:]: v for k, v in values.items() if k.startswith("mention:")}
-    return [Goal("total variation from the data, nothing given, worst", "0.06", highest(free), how),
-            Goal("the same, left open by a caption, worst", "0.06", highest(left), how),
-            Goal("how often captions name an attribute, gap to the data, worst", "0.06",
-                 highest(said), how)]  # fmt: skip
+    return [
+        Goal(what, "0.06", highest(distances(select(rows, case=case, metric="tv"), kind)),
+             f"python benchmarks/distances.py --n {n_of(rows, case)} --case \"{case}\"")
+        for case, kind, what in (
+            ("nothing given", "", "total variation from the data, nothing given, worst"),
+            ("caption given", "open", "the same, left open by a caption, worst"),
+            ("nothing given", "mention",
+             "how often captions name an attribute, gap to the data, worst"),
+        )
+    ]  # fmt: skip
+
+
+def distances(rows: Rows, kind: str) -> dict[str, float]:
+    """Return the distances of attributes of a kind, which is what stands before the colon."""
+    found = {}
+    for row in rows:
+        *before, name = row["attribute"].split(":")
+        if "".join(before) == kind and name not in ("mean", "floor"):
+            found[name] = row["value"]
+    return found
+
+
+def n_of(rows: Rows, case: str) -> int:
+    """Return how many samples were asked for in a case, the usual number if none were."""
+    return next((row["n"] for row in select(rows, case=case)), 2000)
 
 
 def of_kept(rows: Rows) -> list[Goal]:

@@ -98,15 +98,16 @@ def test_an_order_that_is_no_list_is_refused(verb, tmp_path, capsys):
     assert "order=image is no list" in capsys.readouterr().err
 
 
-def test_the_model_says_the_order_and_a_call_another(model, monkeypatch, tmp_path, capsys):
+def test_the_model_says_the_order_and_a_call_another(model, monkeypatch, tmp_path):
     monkeypatch.setitem(model.sampling, "order", ORDER)
-    want = ["image", "audio"]
-    (own,), (together,) = (model.generate(want, {}, order=order) for order in (None, []))
-    assert own.recipe["order"] == ORDER
-    assert together.recipe["order"] == []
+    want, text = ["image", "audio"], {"text": "a red ring"}
+    (own,), (together,) = (model.generate(want, text, order=order) for order in (None, []))
+    assert (own.recipe["order"], together.recipe["order"]) == (ORDER, [])
     assert not torch.equal(own["audio"], together["audio"])
+    (free,), (asked,) = (model.generate(want, {}, order=order) for order in (None, ORDER))
+    assert (free.recipe["order"], asked.recipe["order"]) == ([], ORDER)  # nothing given: together
     model.save_pretrained(tmp_path / "tiny")
     where = [f"model={tmp_path / 'tiny'}", f"out={tmp_path / 'out'}"]
-    assert main(["generate", "want=[image,audio]", "order=[audio]", *where]) == 0, capsys
+    assert main(["generate", "a red ring", "want=[image,audio]", "order=[audio]", *where]) == 0
     recipe = json.loads((tmp_path / "out" / "audio_0.wav.json").read_text())
     assert recipe["order"] == ["audio"]

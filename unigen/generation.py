@@ -89,9 +89,10 @@ def generate(
     want: part names. given: by part a path, raw media (batch 1, or one sample a seed), or for
     text the sentence. steps, guidance (1 is off; one number or one per given part), mutual_guidance
     (of parts made together, by each other; 1 is off), sampler and order (wanted parts that are made
-    one after another, see `unigen.turns`; none: all at once) default to what the model was tuned
-    for. keep: by part (in given and in want) the region that stays, or "global": its point of
-    the shared space stays, so that another one is made which means the same. through: parts that
+    one after another, see `unigen.turns`; none: all at once, as with nothing given) default to what
+    the model was tuned for. keep: by part (in given and in want) the region that stays, or
+    "global": its point of the shared space stays, so that another one is made which means the
+    same. through: parts that
     are made first, from what is given, and then stand in its place, as latents: text through an
     image is text that says it in other words. negative: like given, what guidance goes away from.
     deterministic: one sample a forward, the same bytes at any batch size. joint: False generates
@@ -100,6 +101,8 @@ def generate(
     Raises UsageError, MediaError, ResourceError where the latents are no numbers any more.
     """
     keep = dict(keep or {})
+    if order is None and not given:  # where all is open, all at once is closer to the data (LOG.md)
+        order = []
     order = None if order is None else _names(order)
     options = model.options(steps, guidance, sampler, mutual_guidance, order)
     negative = dict(negative or {})

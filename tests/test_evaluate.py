@@ -264,7 +264,8 @@ def means(draws: dict) -> list[dict]:
 
 
 def config(folder: Path, out: Path, **changes) -> dict:
-    keys = {"n": 2, "full": False, "seed": 0, "steps": 1, "guidance": None, "sampler": "euler"}
+    keys = {"n": 2, "full": False, "seed": 0, "steps": 1, "guidance": None, "sampler": "euler",
+            "order": None}  # fmt: skip
     return {**keys, "out": str(out), "model": str(folder), "plugins": [], **changes}
 
 

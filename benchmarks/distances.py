@@ -2,6 +2,7 @@
 
     python benchmarks/distances.py
     python benchmarks/distances.py --n 200 --case "nothing given"
+    python benchmarks/distances.py --n 250 --case "caption given" --order
 
 "nothing given" makes every part together. "caption given" makes all but the caption and looks only
 at what the caption leaves open; captions are chosen so that each attribute is left open in n of
@@ -44,6 +45,11 @@ def main() -> None:
     parser.add_argument("--model", help="a folder; the embedded model if left out")
     parser.add_argument("--n", type=int, default=2000, help="samples of each distance")
     parser.add_argument("--case", choices=CASES, help="one of the two; both if left out")
+    parser.add_argument(
+        "--order",
+        nargs="*",
+        help="parts made one after another; none: all at once; left out: usual",
+    )
     args = parser.parse_args()
     model = unigen.load(args.model)
     line({"benchmark": "distances", "model": model.hash, "n": args.n, **machine()})
@@ -55,7 +61,7 @@ def main() -> None:
              if args.case in (None, name)}  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for name, (setting, given, want, index) in cases.items():
-        for row in rows_of(model, setting, index, [(given, want)]):
+        for row in rows_of(model, setting, index, [(given, want)], order=args.order):
             line({"case": name, **row})
             if row["metric"] == "tv":
                 found.setdefault(row["attribute"].removeprefix("open:"), {})[name] = (

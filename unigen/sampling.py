@@ -66,13 +66,12 @@ def sample(
         yield from _in_turn(model, plan, given, seeds, keep or {}, options)
         return
     parts = model.denoiser.parts
-    own = {p: eps.to(model.device) for p, eps in (noises or {}).items()}
     wanted = [p for name in want for p in (name, f"{name}:{GLOBAL}") if p in parts]
-    start = {p: own[p] if p in own else model.prior(p, seeds) for p in wanted}
+    start = _start(model, wanted, seeds, noises)
     fixed, calls = {p: z for p, z in given.items() if p not in start}, count()
     away = [p for p in parts if p not in start and p not in fixed]
     away = away if model.denoiser.absent == "one noise" else []
-    beside = {p: own[p] if p in own else model.prior(p, seeds) for p in away}
+    beside = _start(model, away, seeds, noises)
     ordered = {p for p in start if model.ordered(p)}
     lead = DECIDED if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
@@ -156,6 +155,12 @@ def planned(
     return turns(want, steps, order, kept, {p for p in want if model.ordered(p)})
 
 
+def _start(model: Any, parts: Sequence[str], seeds: Sequence[int], noises: Tokens | None) -> Tokens:
+    """Return the noise that parts start from: their own, or that of the seeds."""
+    own = noises or {}
+    return {p: own[p].to(model.device) if p in own else model.prior(p, seeds) for p in parts}
+
+
 def _together(
     ask: Callable[[Tokens, Clocks], Tokens], inputs: Sequence[tuple[Tokens, Clocks]]
 ) -> list[Tokens]:
@@ -184,8 +189,7 @@ def _in_turn(
     """Walk one turn after another; what is made is given to the next, who waits is noise."""
     names = [name for turn in plan for name in turn.parts]
     wanted = [p for p in model.denoiser.parts if modality_of(p) in names]
-    own = {p: z.to(model.device) for p, z in (options["noises"] or {}).items()}
-    x = {p: own[p] if p in own else model.prior(p, seeds) for p in wanted}
+    x = _start(model, wanted, seeds, options["noises"])
     for parts, steps in plan:
         kept = {p: m for p, m in keep.items() if modality_of(p) in parts}
         made: Tokens = {}

@@ -8,6 +8,7 @@ H100. Prints Markdown.
 
 import torch
 
+from unigen.objectives import Denoise
 from unigen.plan import PROCESSES, Speed, Step
 from unigen.uvit import UViT
 
@@ -23,7 +24,8 @@ def main() -> None:
     for name, (width, depth) in SIZES.items():
         with torch.device("meta"):
             net = UViT({part: c for part, (c, _) in PARTS.items()}, width=width, depth=depth)
-        step = Step(net, tokens, (0.05, 0.45, 0.3, 0.2), BATCH, muon=False, checkpointing=True)
+        sets = Denoise().sets([*PARTS])
+        step = Step(net, tokens, sets, BATCH, muon=False, checkpointing=True)
         print(
             f"### {name}: width {width}, depth {depth}, {step.parameters / 1e6:,.0f} M parameters\n"
         )

@@ -25,7 +25,7 @@ from unigen.arguments import conf_dir
 from unigen.configure import build
 from unigen.model import UniGen
 from unigen.objectives import Denoise
-from unigen.plan import Speed, presence_sets, walk
+from unigen.plan import Speed, walk
 from unigen.tokens import modality_of
 from unigen.train import Trainer
 from unigen.uvit import UViT
@@ -125,11 +125,11 @@ def main() -> None:
     for key in ("save_every", "log_every", "preview_every", "cache", "cache_folder", "wandb",
                 "engine", "timeout", "checkpointing", "compile", "validate_every"):  # fmt: skip
         del options[key]
-    data, shares = Ready(model, options["batch"]), list(Denoise().shares)
+    data = Ready(model, options["batch"])
     line({"benchmark": "train_step", "overrides": args.overrides, "batch": options["batch"],
           "denoiser_parameters": sum(p.numel() for p in model.denoiser.parameters()),
           **machine()})  # fmt: skip
-    sets, rows = presence_sets(sorted(model.modalities), shares), []
+    sets, rows = Denoise().sets([*model.modalities]), []
     for share, names in sets[: args.sets]:
         trainer = Trainer(model, Only(names), data, **options)
         trainer.train_step()  # warms up and makes the optimizers' state

@@ -12,12 +12,13 @@ from unigen import cli
 from unigen.data.latents import Latents
 from unigen.errors import UsageError
 from unigen.modalities.text import Text, spread
-from unigen.objectives import Denoise
-from unigen.plan import Speed, Step, lines, presence_sets, walk
+from unigen.objectives import Denoise, presence_sets
+from unigen.plan import Speed, Step, lines, walk
 from unigen.trainer import Trainer
 from unigen.uvit import UViT
 
 TOKENS = {"image": 4, "image:global": 1, "text": 16, "text:global": 1}
+SETS = presence_sets(["image", "text"], [0.5, 0.5])
 
 
 def measured(denoiser, tokens):
@@ -45,7 +46,7 @@ def test_state_is_what_a_trainer_holds():
     objective = Denoise(shares=[0.0, 0.0, 0.0, 1.0])
     trainer = Trainer(model, objective, data, batch=4, warmup=1)
     trainer.train_step()
-    step = Step(model.denoiser, TOKENS, [0.5, 0.5], 4)
+    step = Step(model.denoiser, TOKENS, SETS, 4)
     groups, _ = trainer.state()
     parameters = list(trainer.module.parameters())
     assert step.parameters == sum(p.numel() for p in parameters)
@@ -99,7 +100,7 @@ def test_forgetting_keeps_less_and_computes_a_third_more():
 
 
 def test_processes_divide_what_they_share():
-    step = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16)
+    step = Step(tiny_model().denoiser, TOKENS, SETS, 16)
     ddp, fsdp, one = step.memory(8, False), step.memory(8, True), step.memory(1, False)
     for name in ("weights", "gradients", "optimizer", "average"):
         assert ddp[name] == one[name] == 8 * fsdp[name]
@@ -108,7 +109,7 @@ def test_processes_divide_what_they_share():
     assert step.moved(1, False) == step.moved(1, True) == 0
     assert step.moved(2, False) == step.weights
     assert step.moved(4, True) == pytest.approx(3 * 3 / 4 * step.weights)
-    passes = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16, passes=4)
+    passes = Step(tiny_model().denoiser, TOKENS, SETS, 16, passes=4)
     assert passes.activations == step.activations / 4
     assert passes.flops == step.flops
     assert len(lines(step, Speed())) == 7 + 1 + 2 * 3
@@ -119,10 +120,12 @@ def test_presence_sets_are_drawn_as_often_as_planned():
     assert sum(share for share, _ in sets) == pytest.approx(1)
     assert len(sets) == 7
     assert sum(s for s, names in sets if len(names) == 2) == pytest.approx(0.45 / 0.8)
+    ways = Denoise(ways=["a > b: 0.5", "d > a: 0.5"]).sets(["c", "b", "a"])  # there is no d
+    assert ways == [(0.5, ["a", "b"]), *((s / 2, names) for s, names in sets)]
 
 
 def test_seconds_are_those_of_computing_and_then_those_of_sending():
-    step = Step(tiny_model().denoiser, TOKENS, [0.5, 0.5], 16)
+    step = Step(tiny_model().denoiser, TOKENS, SETS, 16)
     one = step.seconds(1, False, Speed(tflops=1e-3, share=0.5, network=1e-3))
     assert one == pytest.approx(step.flops / 0.5e9)
     free, far = Speed(network=1e30), Speed(tflops=1e30, network=2.0)

@@ -9,6 +9,7 @@ from unigen.flow import DECIDED
 from unigen.presence import (
     CONDITIONAL,
     INDEPENDENT,
+    OFTEN,
     PARTLY_KEPT,
     POINT_KEPT,
     TOGETHER,
@@ -143,6 +144,24 @@ def test_what_a_run_asks_to_be_given_is_given_most_of_the_time():
         rest = torch.stack([level(asked, n) for n in NAMES if n != "text"], 1)
         alone = (level(asked, "text") < 0.3) & (rest == rest[:, :1]).all(1)
         assert alone.float().mean() > 0.5
+
+
+def test_directions_that_are_asked_for_are_taken_most_of_the_time():
+    ways = [(["text", "image"], 0.3), ([], 0.1)]
+    levels = torch.stack([level(draw(b=4096, ways=ways), n) for n in NAMES], 1)
+    told = torch.tensor([n in ("text", "image") for n in NAMES])
+    rest = levels[:, ~told]
+    given = (levels[:, told] < 0.3).all(1) & (rest == rest[:, :1]).all(1) & (rest > 0).all(1)
+    joint = (levels == levels[:, :1]).all(1)
+    assert abs(given.float().mean() - OFTEN * 0.75) < 0.06
+    assert abs(joint.float().mean() - OFTEN * 0.25) < 0.06
+    kept = draw(b=4096, ways=ways)["image"]
+    assert (kept[given] == 0).all(1).float().mean() > 0.8  # the others are a little noisy
+
+
+def test_no_directions_draw_what_was_drawn_without_them():
+    plain, none = draw(seed=3), draw(seed=3, ways=[])
+    assert all(torch.equal(plain[p], none[p]) for p in plain)
 
 
 def test_the_share_of_conditional_samples_leaves_the_others_in_proportion():

@@ -150,6 +150,31 @@ def test_what_is_to_be_given_is_known_and_its_share_is_one():
             Denoise(conditional=wrong)
 
 
+def test_a_run_may_ask_for_directions():
+    model, rng = tiny_model(), torch.Generator().manual_seed(0)
+    denoise = Denoise(ways=["text > image: .5", "> image text: 0.2", "text audio>video:0.3"])
+    assert denoise.module(model) is model.denoiser
+    drawn = [tuple(denoise.parts(model, rng)) for _ in range(400)]
+    assert set(drawn) == {("image", "text"), ("audio", "text", "video")}
+    assert drawn.count(("image", "text")) / 400 == pytest.approx(0.7, abs=0.08)
+    batch = ["image", "image:global", "text", "text:global"]
+    assert denoise.told(batch)["ways"] == [({"text"}, 0.5), (set(), 0.2)]
+    assert not denoise.told(["image"])["ways"]
+    short = {tuple(denoise.parts(model, rng, ["audio", "video"])) for _ in range(200)}
+    assert short == {("audio",), ("video",), ("audio", "video")}  # no way: as without any
+    with pytest.raises(UsageError, match="unknown modality 'sound'"):
+        Denoise(ways=["text > sound: 0.5"]).module(model)
+
+
+@pytest.mark.parametrize("ways", [
+    ["text: 0.1"], ["text >: 0.1"], ["text > text: 0.1"], ["> text: -1"], ["> text"], ["> text: 1.2.3"],
+    ["> text: 0.6", "> image: 0.6"],
+])  # fmt: skip
+def test_a_way_is_a_direction_with_a_share(ways):
+    with pytest.raises(UsageError, match=r"objective\.ways"):
+        Denoise(ways=ways)
+
+
 @pytest.mark.parametrize("key", LEAST)
 def test_a_count_that_is_too_small_is_named(key):
     good = {**LEAST, key: 1000.0, "lr": 0.1}  # 1e3, as YAML reads it

@@ -119,7 +119,7 @@ class UniGen(nn.Module):
         """Return the flow loss of every part: clocks drawn, data noised, data predicted.
 
         The losses of a share of a batch (`unigen.share`) are such that their mean over the shares
-        is the loss of the batch. often: `conditional` and `given` of `draw_clocks`.
+        is the loss of the batch. often: `conditional`, `given` and `ways` of `draw_clocks`.
         """
         share = share_of(generator)
         positions = self.positions(x)

@@ -6,10 +6,11 @@ random numbers and normalization are those of the whole (`unigen.share`). `avail
 that a batch has, None for all.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from itertools import combinations
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from unigen.modalities.base import Raw
 from unigen.model import UniGen
 from unigen.presence import CONDITIONAL
 from unigen.share import draw, share_of
+from unigen.tokens import modality_of
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -104,6 +106,26 @@ class Align:
         return contrastive(points, self.similarity, self.anchor)
 
 
+class Way(NamedTuple):
+    """A direction that training asks for, and how often."""
+
+    given: frozenset[str]
+    parts: frozenset[str]  # that are there: given and wanted
+    share: float  # of the batches
+
+    @classmethod
+    def read(cls, text: Any) -> "Way":
+        """Read "text > image: 0.2", or "> image: 0.1" for nothing given; else UsageError."""
+        told = re.fullmatch(r"([\w ]*)>([\w ]*\w[\w ]*): *(\d*\.?\d+)", str(text))
+        given, want = (set(told[i].split()) for i in (1, 2)) if told else (set(), set())
+        if not told or given & want:
+            raise UsageError(
+                f"objective.ways has {text!r}, which is no direction with its share of the "
+                'batches; type objective.ways=["text > image: 0.2"].'
+            )
+        return cls(frozenset(given), frozenset(given | want), float(told[3]))
+
+
 class Denoise:
     """The flow loss over random subsets of the modalities."""
 
@@ -115,13 +137,17 @@ class Denoise:
         must: tuple[str, ...] | list[str] = (),
         conditional: float | int = CONDITIONAL,
         given: tuple[str, ...] | list[str] = (),
+        ways: Sequence[str] = (),
     ):
         """shares: how often a batch shows 1, 2, 3, ... modalities; sets of a size are equal.
 
         must: modalities of which every batch shows one at least, where the data has one.
         conditional: share of the samples of which something is given. given: modalities that are
         it most of the time, the others seldom; none: all alike.
-        Raises UsageError for shares that never show anything, and for what is no share.
+        ways: directions, such as "text > image: 0.2" or "> image video: 0.1", each with the share
+        of the batches that shows its parts; most samples with just these parts go that way. All
+        else is drawn as the other arguments say.
+        Raises UsageError for shares that never show anything, and for what is no share or way.
         """
         if not all(isinstance(s, int | float) and 0 <= s < inf for s in shares) or not any(shares):
             raise UsageError(
@@ -135,6 +161,9 @@ class Denoise:
                 f"objective.conditional={conditional} is no share from 0 up to 1; type "
                 f"objective.conditional={CONDITIONAL}."
             )
+        self.ways = [Way.read(text) for text in ways]
+        if sum(way.share for way in self.ways) > 1:
+            raise UsageError("the shares of objective.ways are more than 1 together; lower them.")
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
         """Return what can be made once and kept: the latents."""
@@ -142,7 +171,7 @@ class Denoise:
 
     def module(self, model: UniGen) -> nn.Module:
         """Return what learns."""
-        for name in self.often["given"]:
+        for name in (*self.often["given"], *sorted({p for way in self.ways for p in way.parts})):
             model.modality(name)  # or the error that names the known ones
         return model.denoiser
 
@@ -154,16 +183,41 @@ class Denoise:
         self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
     ) -> list[str]:
         """Draw a presence set."""
-        names = sorted(model.modalities if available is None else available)
-        shares = torch.tensor(within(self.shares, len(names)))
-        size = 1 + int(torch.multinomial(shares, 1, generator=generator))
-        sets = list(combinations(names, size))
-        sets = [s for s in sets if self.must & {*s}] or sets
-        return list(sets[int(torch.randint(len(sets), (), generator=generator))])
+        sets = self.sets([*model.modalities] if available is None else available)
+        chances = torch.tensor([share for share, _ in sets])
+        return sets[int(torch.multinomial(chances, 1, generator=generator))][1]
+
+    def sets(self, names: Sequence[str]) -> list[tuple[float, list[str]]]:
+        """Return how often a batch shows which of these modalities: those of a way, or any."""
+        ways = [(way.share, sorted(way.parts)) for way in self.ways if way.parts <= {*names}]
+        rest = 1 - sum(share for share, _ in ways)
+        drawn = presence_sets(names, self.shares, self.must)
+        return ways + [(rest * share, some) for share, some in drawn]
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every part."""
-        return model.loss(batch, generator, **self.often)
+        return model.loss(batch, generator, **self.told(batch))
+
+    def told(self, batch: Collection[str]) -> dict[str, Any]:
+        """Return what a batch with these parts tells `draw_clocks`."""
+        shown = {modality_of(part) for part in batch}
+        ways = [(way.given, way.share) for way in self.ways if way.parts == shown]
+        return {**self.often, "ways": ways}
+
+
+def presence_sets(
+    names: Sequence[str], shares: Sequence[int | float], must: Collection[str] = ()
+) -> list[tuple[float, list[str]]]:
+    """Return how often each set is drawn of 1, 2, 3, ... names, the commonest first.
+
+    must: names of which every set has one at least, where a set of its size can.
+    """
+    shares, found = within(shares, len(names)), []
+    for size, share in enumerate(shares, 1):
+        sets = [list(some) for some in combinations(sorted(names), size)]
+        sets = [some for some in sets if {*must} & {*some}] or sets
+        found += [(share / sum(shares) / len(sets), some) for some in sets]
+    return sorted(found, key=lambda pair: -pair[0])
 
 
 def within(shares: Sequence[int | float], most: int) -> list[int | float]:

@@ -7,7 +7,6 @@ follow from the speeds that are assumed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from math import isfinite
 from typing import Any
 
@@ -23,7 +22,6 @@ from torch.utils.flop_counter import (
 from unigen.configure import build, find
 from unigen.engine import blocks
 from unigen.errors import UsageError
-from unigen.objectives import within
 from unigen.optim import optimizers
 from unigen.tokens import modality_of
 from unigen.uvit import Denoiser
@@ -64,7 +62,7 @@ class Step:
         self,
         denoiser: Denoiser,
         tokens: Mapping[str, int],  # of a sample, by part
-        shares: Sequence[int | float],  # how often a batch shows 1, 2, 3, ... modalities
+        sets: Sequence[tuple[float, list[str]]],  # how often a batch shows some modalities
         batch: int,
         muon: bool = True,
         checkpointing: bool = False,
@@ -84,7 +82,7 @@ class Step:
         )
         self.block = FLOAT * max(sum(p.numel() for p in b.parameters()) for b in blocks(denoiser))
         self.tokens = self.flops = self.activations = 0.0
-        for share, names in presence_sets(sorted({modality_of(p) for p in tokens}), shares):
+        for share, names in sets:
             parts = {p: n for p, n in tokens.items() if modality_of(p) in names}
             self.tokens += share * batch * sum(parts.values())
             flops, kept = walk(denoiser, parts, checkpointing)
@@ -182,16 +180,6 @@ def _operations() -> FlopCounterMode:
     )
 
 
-def presence_sets(names: list[str], shares: Sequence[int | float]) -> list[tuple[float, list[str]]]:
-    """Return how often training shows each set of modalities, the commonest first."""
-    shares = within(shares, len(names))
-    found = []
-    for count, share in enumerate(shares, 1):
-        sets = list(combinations(sorted(names), count))
-        found += [(share / sum(shares) / len(sets), list(one)) for one in sets]
-    return sorted(found, key=lambda pair: -pair[0])
-
-
 def report(cfg: dict) -> str:
     """Return in words what a step costs as configured; UsageError where no denoiser learns."""
     plugins = cfg.get("plugins") or ()
@@ -200,10 +188,10 @@ def report(cfg: dict) -> str:
         raise UsageError("plan=true counts the steps of a denoiser; type objective=denoise.")
     options, speed = cfg["trainer"], Speed(**cfg["assume"])
     tokens = {p: model.shape(p)[0] for p in model.denoiser.parts}
-    shares, muon = objective.shares, options["muon_lr"] is not None
+    sets, muon = objective.sets([*model.modalities]), options["muon_lr"] is not None
     passes, forget, bf16 = options["accumulate"], options["checkpointing"], options["bf16"]
     step = Step(
-        model.denoiser, tokens, shares, options["batch"], muon, forget, bf16 is not False, passes
+        model.denoiser, tokens, sets, options["batch"], muon, forget, bf16 is not False, passes
     )
     return "\n".join(lines(step, speed))
 

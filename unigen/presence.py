@@ -16,6 +16,7 @@ NOISY_GIVEN, PARTLY_KEPT, POINT_KEPT = 0.1, 0.3, 0.05
 OFTEN = 0.9  # chance of a modality that a run asks to be given
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 Direction = tuple[tuple[str, ...], tuple[str, ...]]  # given, want
+Way = tuple[Collection[str], float]  # what is given, of the parts that are there; how often
 
 
 def directions(parts: Sequence[str]) -> list[Direction]:
@@ -38,6 +39,7 @@ def draw_clocks(
     generator: torch.Generator | None = None,
     conditional: float | int = CONDITIONAL,  # share of samples with something given
     given: Collection[str] = (),  # modalities that are it `OFTEN`, the others seldom
+    ways: Sequence[Way] = (),  # that samples take `OFTEN`, each as often as it says
 ) -> Clocks:
     """Return a clock for every token.
 
@@ -60,10 +62,14 @@ def draw_clocks(
 
     own = torch.stack([flow.sample_t(b, mean[n], generator, device) for n in names], 1)
     often = [(OFTEN if name in given else 1 - OFTEN) if given else 0.5 for name in names]
-    odds = torch.tensor(often, device=device).expand(b, -1)
+    odds, kind = torch.tensor(often, device=device).expand(b, -1), rand(b, 1)
+    if ways:
+        asked, aimed = _aimed(ways, names, rand(b, 1))
+        odds = torch.where(aimed, asked, odds)
+        kind = torch.where(aimed, 1 - asked.amax(1, keepdim=True), kind)  # conditional, or joint
     pick = _weighted(1 - odds, rand(b, 1))
     shared = own.gather(1, pick).expand_as(own)
-    kind, rest = rand(b, 1), INDEPENDENT * (1 - conditional) / (1 - CONDITIONAL)
+    rest = INDEPENDENT * (1 - conditional) / (1 - CONDITIONAL)
     t = torch.where((kind >= conditional) & (kind < conditional + rest), own, shared)
     if len(names) > 1:
         told = rand(b, len(names)) < odds
@@ -87,6 +93,16 @@ def draw_clocks(
             region = _region(positions[part], rand(b, 4)) & (rand(b, 1) < often)
             clocks[part] = torch.where(region, 0.0, clock)
     return clocks
+
+
+def _aimed(
+    ways: Sequence[Way], names: Sequence[str], u: Float[Tensor, "b 1"]
+) -> tuple[Float[Tensor, "b n"], Bool[Tensor, "b 1"]]:
+    """Return what is given (1) on the way that each sample takes, and whether it takes one."""
+    given = torch.tensor([[float(name in some) for name in names] for some, _ in ways])
+    chances = torch.tensor([share for _, share in ways]).to(u).expand(len(u), -1)
+    way = _weighted(chances, u / OFTEN)[:, 0]
+    return given.to(u)[way], u < OFTEN
 
 
 def _weighted(chances: Float[Tensor, "b n"], u: Float[Tensor, "b 1"]) -> Int[Tensor, "b 1"]:

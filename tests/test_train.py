@@ -167,8 +167,8 @@ def test_a_run_may_ask_for_directions():
 
 
 @pytest.mark.parametrize("ways", [
-    ["text: 0.1"], ["text >: 0.1"], ["text > text: 0.1"], ["> text: -1"], ["> text"], ["> text: 1.2.3"],
-    ["> text: 0.6", "> image: 0.6"],
+    ["text: 0.1"], ["text >: 0.1"], ["text > text: 0.1"], ["> text: -1"], ["> text"],
+    ["> text: 1.2.3"], ["> text: 0.6", "> image: 0.6"],
 ])  # fmt: skip
 def test_a_way_is_a_direction_with_a_share(ways):
     with pytest.raises(UsageError, match=r"objective\.ways"):

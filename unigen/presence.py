@@ -16,7 +16,6 @@ NOISY_GIVEN, PARTLY_KEPT, POINT_KEPT = 0.1, 0.3, 0.05
 OFTEN = 0.9  # chance of a modality that a run asks to be given
 TOGETHER = 0.1  # of the samples show ordered tokens at one clock all the same
 Direction = tuple[tuple[str, ...], tuple[str, ...]]  # given, want
-Way = tuple[Collection[str], float]  # what is given, of the parts that are there; how often
 
 
 def directions(parts: Sequence[str]) -> list[Direction]:
@@ -39,7 +38,7 @@ def draw_clocks(
     generator: torch.Generator | None = None,
     conditional: float | int = CONDITIONAL,  # share of samples with something given
     given: Collection[str] = (),  # modalities that are it `OFTEN`, the others seldom
-    ways: Sequence[Way] = (),  # that samples take `OFTEN`, each as often as it says
+    ways: Sequence[tuple[Collection[str], float]] = (),  # what is given `OFTEN`, and how often each
 ) -> Clocks:
     """Return a clock for every token.
 
@@ -96,7 +95,7 @@ def draw_clocks(
 
 
 def _aimed(
-    ways: Sequence[Way], names: Sequence[str], u: Float[Tensor, "b 1"]
+    ways: Sequence[tuple[Collection[str], float]], names: Sequence[str], u: Float[Tensor, "b 1"]
 ) -> tuple[Float[Tensor, "b n"], Bool[Tensor, "b 1"]]:
     """Return what is given (1) on the way that each sample takes, and whether it takes one."""
     given = torch.tensor([[float(name in some) for name in names] for some, _ in ways])

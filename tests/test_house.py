@@ -42,7 +42,6 @@ FLOORS = {
     "unigen.presence": 1,
     "unigen.turns": 1,
     "unigen.optim": 1,
-    "unigen.refit": 1,
     "unigen.tune": 1,
     "unigen.modalities": 2,
     "unigen.model": 3,

@@ -123,8 +123,7 @@ def main() -> None:
     torch.manual_seed(0)
     model, options = build(cfg["model"]), cfg["trainer"]
     for key in ("save_every", "log_every", "preview_every", "cache", "cache_folder", "wandb",
-                "engine", "timeout", "checkpointing", "compile", "validate_every",
-                "refit"):  # fmt: skip
+                "engine", "timeout", "checkpointing", "compile", "validate_every"):  # fmt: skip
         del options[key]
     data = Ready(model, options["batch"])
     line({"benchmark": "train_step", "overrides": args.overrides, "batch": options["batch"],

@@ -24,7 +24,6 @@ class Lens(nn.Module):
     """Latents as they are: seen as numbers, answered as the flow's prediction says."""
 
     guided = True  # whether guidance acts on the answers
-    quadratic = True  # whether the loss is, in the answers
 
     def __init__(self, width: int):
         """`width`: numbers that the denoiser sees and answers for a token."""
@@ -64,7 +63,6 @@ class Points(Lens):
     """
 
     guided = False
-    quadratic = False
     points: Tensor
 
     def __init__(self, points: Float[Tensor, "k d"], count: int, min_p: float = 0.0):

@@ -26,7 +26,6 @@ from unigen.preview import preview
 from unigen.record import record
 from unigen.team import Team, team_of
 from unigen.trainer import Trainer, counted
-from unigen.tune import All
 from unigen.validate import Validation, validating
 
 
@@ -121,7 +120,6 @@ def _run(cfg: dict, team: Team) -> Path | None:
     del options["timeout"], options["validate_every"]
     pace = {k: options.pop(k) for k in ("save_every", "log_every", "preview_every", "wandb")}
     cache, folder = options.pop("cache"), options.pop("cache_folder")
-    solved = options.pop("refit")
     engine = engine_of(
         options.pop("engine"),
         team,
@@ -150,12 +148,6 @@ def _run(cfg: dict, team: Team) -> Path | None:
         team.meet()
         trainer = Trainer(model, objective, data, engine=engine, seed=cfg["seed"],
                           tune=tune, loaded=loaded, **options)  # fmt: skip
-        if solved and (trainer.module is not model.denoiser or not model.denoiser.outputs()
-                       or engine.place[1] > 1 or type(tune) is not All):  # fmt: skip
-            raise UsageError(
-                "trainer.refit solves the output layers of a whole denoiser; type trainer.refit=0, "
-                "or objective=denoise tune=all trainer.engine=ddp."
-            )
         if last is not None:
             groups, facts = runs.load_step(last, *engine.place)
             trainer.load_state(groups, facts)
@@ -170,8 +162,6 @@ def _run(cfg: dict, team: Team) -> Path | None:
             return None
         if objective.moves_latents:
             _calibrate(trainer, source)
-        if solved:
-            trainer.refit(solved)
         export(trainer, out / "model")
     return out / "model"
 

@@ -1,7 +1,6 @@
 """The state of a training run: what learns, its average, its optimizers; one step of it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,14 +14,13 @@ from unigen.given import on
 from unigen.model import UniGen
 from unigen.optim import averaged, optimizers, schedule
 from unigen.precision import autocast, native
-from unigen.refit import refit
 from unigen.share import Draws, Share
 from unigen.state import flatten_optimizer, unflatten_optimizer
 from unigen.tune import All
 
 #: The least of every count under `trainer`; 0 switches a cache, samples and validations off.
 LEAST = {"steps": 0, "batch": 1, "accumulate": 1, "workers": 0, "patience": 1, "cache": 0,
-         "log_every": 1, "preview_every": 0, "validate_every": 0, "refit": 0}  # fmt: skip
+         "log_every": 1, "preview_every": 0, "validate_every": 0}  # fmt: skip
 
 
 def counted(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,8 +137,13 @@ class Trainer:
         """Add up the gradient of a batch, share by share; return its losses."""
         passes, losses = [], {}
         for share, raw in work.batches:
+            made = raw if self.finish is None else self.finish(raw)
+            batch = {part: on(value, self.device) for part, value in made.items()}
+            generator = Draws(share, self.device)
+            generator.manual_seed(work.noise)
             with self.engine.passing(self.lesson, last=len(passes) == self.accumulate - 1):
-                losses = self.losses(self.lesson, work, share, raw)
+                with autocast(self.device, self.bf16):
+                    losses = self.lesson(batch, generator)
                 total = torch.stack(list(losses.values())).sum()
                 if not total.requires_grad:
                     raise UsageError(
@@ -151,30 +154,6 @@ class Trainer:
             passes.append(torch.stack([x.detach().float() for x in losses.values()]))
         means = self.engine.team.mean(torch.stack(passes).mean(0))
         return dict(zip(losses, means, strict=True))
-
-    def losses(self, lesson: Any, work: Work, share: Share, raw: dict) -> dict[str, Tensor]:
-        """Return what a lesson makes of a share of a batch."""
-        made = raw if self.finish is None else self.finish(raw)
-        batch = {part: on(value, self.device) for part, value in made.items()}
-        generator = Draws(share, self.device)
-        generator.manual_seed(work.noise)
-        with autocast(self.device, self.bf16):
-            return lesson(batch, generator)
-
-    def refit(self, batches: int) -> None:
-        """Solve the output layers of the averaged denoiser by least squares; the run is over then.
-
-        batches: how many more of the run are looked at, after its last.
-        """
-        model = self.averaged_model().eval().requires_grad_(False)
-        layers = {part: layer for part, layer in model.denoiser.outputs().items()
-                  if model.lens(part).quadratic}  # fmt: skip
-        lesson = partial(self.objective.loss, model)
-        works = (self.read(self.step + i) for i in range(batches))
-        losses = (partial(self.losses, lesson, work, *each)
-                  for work in works for each in work.batches)  # fmt: skip
-        refit(layers, losses, self.engine.team.mean)
-        self.ema.module.load_state_dict(self.module.state_dict())
 
     def _diverged(self, work: Work) -> str:
         """Say that the run has diverged, and at which samples."""

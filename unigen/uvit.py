@@ -8,8 +8,6 @@ Bao et al. 2023 (U-ViT) and Bao et al. 2023b (UniDiffuser), with these changes:
 - positions are physical (second, row, column), by rotation (Su et al. 2021) and by embedding.
 """
 
-from typing import cast
-
 import torch
 from einops import repeat
 from jaxtyping import Float
@@ -32,10 +30,6 @@ class Denoiser(nn.Module):
     #: Tokens that are kept while the rest of their part is made: "clean" shows them at clock 0,
     #: "noised" at the clock of the rest, for a network that knows one clock a modality.
     kept = "clean"
-
-    def outputs(self) -> dict[str, nn.Linear]:
-        """Return the layers that answer, by part; none: they are no linear ones."""
-        return {}
 
 
 class UViT(Denoiser):
@@ -100,11 +94,6 @@ class UViT(Denoiser):
             part: self.head_out[part.replace(":", "__")](y[:, 1:]).float()
             for part, y in zip(order, outputs, strict=True)
         }
-
-    def outputs(self) -> dict[str, nn.Linear]:
-        """Return the layers that answer, by part."""
-        return {part: cast(nn.Linear, self.head_out[part.replace(":", "__")])
-                for part in self.parts}  # fmt: skip
 
     def _clock(self, t: Float[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         return self.clock(fourier(t, _CLOCK, 0.25, 16.0))

@@ -92,9 +92,9 @@ def generate(
     one after another, see `unigen.turns`; none: all at once, as with nothing given) default to what
     the model was tuned for. keep: by part (in given and in want) the region that stays, or
     "global": its point of the shared space stays, so that another one is made which means the
-    same. through: parts that
-    are made first, from what is given, and then stand in its place, as latents: text through an
-    image is text that says it in other words. negative: like given, what guidance goes away from.
+    same. through: parts that are made first, from what is given, and then stand in its place, as
+    latents: text through an image is text that says it in other words. negative: like given, what
+    guidance goes away from.
     deterministic: one sample a forward, the same bytes at any batch size. joint: False generates
     each part in a sequence of its own. noise: initial noise by part. callback: called with the
     number of every step and its latents; an exception it raises ends the sampling.

@@ -9,7 +9,7 @@ that a batch has, None for all.
 import re
 from collections.abc import Collection, Sequence
 from itertools import combinations
-from math import inf
+from math import fsum, inf
 from typing import Any, NamedTuple
 
 import torch
@@ -162,7 +162,7 @@ class Denoise:
                 f"objective.conditional={CONDITIONAL}."
             )
         self.ways = [Way.read(text) for text in ways]
-        if sum(way.share for way in self.ways) > 1:
+        if fsum(way.share for way in self.ways) > 1:
             raise UsageError("the shares of objective.ways are more than 1 together; lower them.")
 
     def encode(self, model: UniGen, part: str, raw: Raw) -> Tensor:
@@ -190,7 +190,7 @@ class Denoise:
     def sets(self, names: Sequence[str]) -> list[tuple[float, list[str]]]:
         """Return how often a batch shows which of these modalities: those of a way, or any."""
         ways = [(way.share, sorted(way.parts)) for way in self.ways if way.parts <= {*names}]
-        rest = 1 - sum(share for share, _ in ways)
+        rest = 1 - fsum(share for share, _ in ways)
         drawn = presence_sets(names, self.shares, self.must)
         return ways + [(rest * share, some) for share, some in drawn]
 

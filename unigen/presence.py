@@ -38,18 +38,19 @@ def draw_clocks(
     generator: torch.Generator | None = None,
     conditional: float | int = CONDITIONAL,  # share of samples with something given
     given: Collection[str] = (),  # modalities that are it `OFTEN`, the others seldom
-    ways: Sequence[tuple[Collection[str], float]] = (),  # what is given `OFTEN`, and how often each
+    ways: Sequence[tuple[Collection[str], float]] = (),  # what `OFTEN` is given, each with a weight
 ) -> Clocks:
     """Return a clock for every token.
 
     Conditional samples draw a random subset of the modalities, neither none nor all, as given
     (clock 0, now and then slightly noisy) and share one clock among the rest; independent samples
-    draw a clock a modality (Bao et al. 2023b); the others share one. Some parts, if not ordered,
-    keep a region at clock 0; alone, a modality is conditional by that only. Some keep their point
-    of the shared space: what is made is another thing that means the same. Else a modality's parts
-    have the same clock. Of ordered tokens a share 1 - t is settled (clock 0) and the rest is noise,
-    as it is when they are sampled; beside other modalities at their clock they wait until it is
-    `DECIDED`.
+    draw a clock a modality (Bao et al. 2023b); the others share one. Where ways are asked for, most
+    samples take one: just that is given, and where it is nothing all share a clock. Some parts, if
+    not ordered, keep a region at clock 0; alone, a modality is conditional by that only. Some keep
+    their point of the shared space: what is made is another thing that means the same. Else a
+    modality's parts have the same clock. Of ordered tokens a share 1 - t is settled (clock 0) and
+    the rest is noise, as it is when they are sampled; beside other modalities at their clock they
+    wait until it is `DECIDED`.
     """
     some = next(iter(x.values()))
     b, device = len(some), some.device
@@ -61,12 +62,12 @@ def draw_clocks(
 
     own = torch.stack([flow.sample_t(b, mean[n], generator, device) for n in names], 1)
     often = [(OFTEN if name in given else 1 - OFTEN) if given else 0.5 for name in names]
-    odds, kind = torch.tensor(often, device=device).expand(b, -1), rand(b, 1)
+    odds, u, kind = torch.tensor(often, device=device).expand(b, -1), rand(b, 1), rand(b, 1)
     if ways:
         asked, aimed = _aimed(ways, names, rand(b, 1))
         odds = torch.where(aimed, asked, odds)
         kind = torch.where(aimed, 1 - asked.amax(1, keepdim=True), kind)  # conditional, or joint
-    pick = _weighted(1 - odds, rand(b, 1))
+    pick = _weighted(1 - odds, u)
     shared = own.gather(1, pick).expand_as(own)
     rest = INDEPENDENT * (1 - conditional) / (1 - CONDITIONAL)
     t = torch.where((kind >= conditional) & (kind < conditional + rest), own, shared)

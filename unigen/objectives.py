@@ -182,17 +182,29 @@ class Denoise:
     def parts(
         self, model: UniGen, generator: torch.Generator, available: list[str] | None = None
     ) -> list[str]:
-        """Draw a presence set."""
-        sets = self.sets([*model.modalities] if available is None else available)
-        chances = torch.tensor([share for share, _ in sets])
-        return sets[int(torch.multinomial(chances, 1, generator=generator))][1]
+        """Draw a presence set: that of a way, or a size and a set of it."""
+
+        def draw_from(chances: Sequence[float]) -> int:
+            return int(torch.multinomial(torch.tensor(chances), 1, generator=generator))
+
+        names = sorted(model.modalities if available is None else available)
+        ways, rest = self._possible(names)
+        if ways and (way := draw_from([*(way.share for way in ways), rest])) < len(ways):
+            return sorted(ways[way].parts)
+        sets = sets_of(names, 1 + draw_from(within(self.shares, len(names))), self.must)
+        return sets[int(torch.randint(len(sets), (), generator=generator))]
 
     def sets(self, names: Sequence[str]) -> list[tuple[float, list[str]]]:
         """Return how often a batch shows which of these modalities: those of a way, or any."""
-        ways = [(way.share, sorted(way.parts)) for way in self.ways if way.parts <= {*names}]
-        rest = 1 - fsum(share for share, _ in ways)
+        ways, rest = self._possible(names)
         drawn = presence_sets(names, self.shares, self.must)
-        return ways + [(rest * share, some) for share, some in drawn]
+        asked = [(way.share, sorted(way.parts)) for way in ways]
+        return asked + [(rest * share, some) for share, some in drawn]
+
+    def _possible(self, names: Sequence[str]) -> tuple[list[Way], float]:
+        """Return the ways whose parts are all there, and the share of the batches that is left."""
+        ways = [way for way in self.ways if way.parts <= {*names}]
+        return ways, 1 - fsum(way.share for way in ways)
 
     def loss(self, model: UniGen, batch: dict, generator: torch.Generator) -> Losses:
         """Return the loss of every part."""
@@ -205,6 +217,12 @@ class Denoise:
         return {**self.often, "ways": ways}
 
 
+def sets_of(names: Sequence[str], size: int, must: Collection[str] = ()) -> list[list[str]]:
+    """Return the sets of so many names that have one of `must`, or all where none has."""
+    sets = [list(some) for some in combinations(sorted(names), size)]
+    return [some for some in sets if {*must} & {*some}] or sets
+
+
 def presence_sets(
     names: Sequence[str], shares: Sequence[int | float], must: Collection[str] = ()
 ) -> list[tuple[float, list[str]]]:
@@ -214,8 +232,7 @@ def presence_sets(
     """
     shares, found = within(shares, len(names)), []
     for size, share in enumerate(shares, 1):
-        sets = [list(some) for some in combinations(sorted(names), size)]
-        sets = [some for some in sets if {*must} & {*some}] or sets
+        sets = sets_of(names, size, must)
         found += [(share / sum(shares) / len(sets), some) for some in sets]
     return sorted(found, key=lambda pair: -pair[0])
 

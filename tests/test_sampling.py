@@ -52,6 +52,23 @@ def test_fewer_steps_than_words_settle_some_side_by_side(model, monkeypatch):
     assert max(b - a for a, b in pairwise(counts)) > 1
 
 
+@pytest.mark.parametrize(("want", "even"), [(["image", "text"], True), (["image", "audio"], False)])
+def test_a_shift_leaves_the_clocks_of_words_even(model, monkeypatch, want, even):
+    seen, ask = [], model.denoise
+
+    def denoise(x, t):
+        seen.append(t["image"].max())
+        return ask(x, t)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    monkeypatch.setattr(model.flow, "shift", 3.0)
+    for _ in model.sample(want, {}, SEEDS, steps=6, sampler="euler"):
+        pass
+    times = model.flow.times(6, even=even)[:-1]
+    assert torch.equal(torch.stack(seen), times)
+    assert not torch.allclose(times, model.flow.times(6, even=not even)[:-1])
+
+
 def test_every_word_of_a_sample_is_a_point(model, monkeypatch):
     x, _ = watched(model, monkeypatch, steps=3)
     lens = model.modality("text").lens

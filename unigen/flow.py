@@ -106,12 +106,13 @@ class RectifiedFlow:
         uniform = torch.rand(b, generator=generator, device=device)
         return torch.where(flat, uniform, torch.sigmoid(mean + self.std * normal))
 
-    def times(self, steps: int) -> Float[Tensor, " n"]:
+    def times(self, steps: int, even: bool = False) -> Float[Tensor, " n"]:
         """Return steps + 1 clocks from 1 to 0; the last stop before data is t_min.
 
-        They are even, then shifted: t = s u / (1 + (s - 1) u) (Esser et al. 2024, eq. 23).
+        They are even, then shifted: t = s u / (1 + (s - 1) u) (Esser et al. 2024, eq. 23), unless
+        they are to stay even.
         """
-        s, t = self.shift, self.t_min
+        s, t = 1.0 if even else self.shift, self.t_min
         u = torch.linspace(1, t / (s - (s - 1) * t), steps)
         return torch.cat([s * u / (1 + (s - 1) * u), torch.zeros(1)])
 

@@ -51,7 +51,8 @@ def sample(
     Ordered tokens (words) settle one after another: at clock t the first share 1 - t of them is
     settled, which means kept, and the next one is drawn. With as many steps as tokens every one is
     drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
-    they begin at clock `DECIDED`, so that they speak of what is there, and end with them.
+    they begin at clock `DECIDED`, so that they speak of what is there, and end with them. Clocks
+    are even where words settle, as many a step; elsewhere they are those of the flow's `shift`.
     """
     walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
@@ -132,7 +133,8 @@ def sample(
     def fresh(step: int) -> Tokens:
         return {p: noise(f"{p}/{step}", seeds, z.shape[1:]).to(z.device) for p, z in start.items()}
 
-    yield from walk(denoise, start, model.flow, model.flow.times(steps).to(model.device), fresh)
+    times = model.flow.times(steps, even=bool(ordered)).to(model.device)
+    yield from walk(denoise, start, model.flow, times, fresh)
 
 
 def planned(

@@ -33,9 +33,9 @@ class DiscreteVP(VP):
         below, part, slope = self._between(t)
         return (self.logs.to(t.device)[below] + part * slope).to(t.dtype)
 
-    def times(self, steps: int) -> Tensor:
-        """Return steps + 1 clocks from 1 to the end."""
-        return torch.linspace(1, self.end, steps + 1) if self.end else super().times(steps)
+    def times(self, steps: int, even: bool = False) -> Tensor:
+        """Return steps + 1 clocks from 1 to the end, which are even if they have an end."""
+        return torch.linspace(1, self.end, steps + 1) if self.end else super().times(steps, even)
 
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return d alpha/dt and d sigma/dt."""

@@ -1,21 +1,21 @@
 """The samplers have their theoretical order, and a Gaussian comes back as that Gaussian."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from unigen import sampler
 from unigen.errors import UsageError
 from unigen.flow import VP, RectifiedFlow
 from unigen.interop import schedulers
-from unigen.sampler import SAMPLERS, ancestral, named, upward
+from unigen.sampler import SAMPLERS, ancestral, named, orders, stochastic, upward
 
 MU, SD = 0.7, 0.4
 FLOWS = (RectifiedFlow, VP)
-EXACT = [name for name in SAMPLERS if name != "ancestral"]
+EXACT = [name for name in SAMPLERS if name not in ("ancestral", "stochastic")]
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -86,8 +86,8 @@ def test_the_walk_to_noise_is_the_walk_from_it(flow, n):
 
 
 def test_groups_of_the_single_step_solver():
-    assert sampler.orders(50) == [3] * 16 + [2]  # as published, for 50 evaluations
-    assert [sampler.orders(n) for n in range(8)] == [
+    assert orders(50) == [3] * 16 + [2]  # as published, for 50 evaluations
+    assert [orders(n) for n in range(8)] == [
         [], [1], [2], [2, 1], [3, 1], [3, 2], [3, 2, 1], [3, 3, 1]
     ]  # fmt: skip
     asked, flow = [], RectifiedFlow()
@@ -118,10 +118,10 @@ def test_a_gaussian_comes_back_as_that_gaussian(flow, name):
 @pytest.mark.parametrize("flow", FLOWS)
 def test_with_new_noise_a_gaussian_comes_back_the_better_the_smaller_the_steps(flow):
     flow, n, off = flow(t_min=0.002), 20_001, []
+    walk = partial(ancestral, churn=(1.0, 4.0))
     for steps in (50, 200, 800):
         x = {"part": normal(n)}
-        walk = ancestral(posterior(flow), x, flow, flow.times(steps), lambda i: fresh(i, n))
-        x = last(walk)
+        x = last(walk(posterior(flow), x, flow, flow.times(steps), lambda i: fresh(i, n)))
         assert x.mean() == pytest.approx(MU, abs=0.02)
         off.append(abs(x.std() / SD - 1).item())
     assert off[0] > 1.5 * off[1] > 2.25 * off[2]
@@ -241,48 +241,69 @@ def test_a_scheduler_walks_its_own_process_alone():
         schedulers.Scheduled(DDIMScheduler(**BETAS))
 
 
-def test_ancestral_is_the_posterior_of_diffusers_with_a_churn_of_one(monkeypatch):
-    monkeypatch.setattr(sampler, "CHURN", 1.0)
-    scheduler = DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False)
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers under numpy 2
+@pytest.mark.parametrize("order", [1, 2])
+def test_with_a_churn_of_one_the_walk_is_that_of_diffusers(order):
+    """First order: the posterior (DDIM with eta = 1). Second order: SDE-DPM-Solver++(2M)."""
+    first = DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False)
+    second = DPMSolverMultistepScheduler(
+        **BETAS, prediction_type="sample", final_sigmas_type="zero", algorithm_type="sde-dpmsolver++"
+    )
+    scheduler = first if order == 1 else second
     scheduler.set_timesteps(25)
     flow, x = VP(), normal(9).float()
     noise = [torch.randn(9, 1, 1, generator=torch.Generator().manual_seed(i)) for i in range(25)]
     times = torch.cat([(scheduler.timesteps + 1) / 1000, torch.zeros(1)])
     times = times - (times == 1) * 1e-6  # from pure noise, the first step would keep its noise
-    ours = ancestral(posterior(flow), {"part": x}, flow, times, lambda i: {"part": noise[i]})
+    walk = partial(stochastic, order=order, churn=(1.0, 1.0))
+    ours = walk(posterior(flow), {"part": x}, flow, times, lambda i: {"part": noise[i]})
+    options = {"eta": 1.0} if order == 1 else {}
     theirs = x
     for step, mine, z in zip(scheduler.timesteps, ours, noise, strict=True):
         x0 = posterior(flow)({"part": theirs}, (step + 1) / 1000)["part"]
-        theirs = scheduler.step(x0, step, theirs, eta=1.0, variance_noise=z).prev_sample
+        theirs = scheduler.step(x0, step, theirs, variance_noise=z, **options).prev_sample
         if step != scheduler.timesteps[-1]:
             assert torch.allclose(mine["part"], theirs, atol=1e-2)
 
 
-def test_without_churn_ancestral_is_euler(monkeypatch):
-    monkeypatch.setattr(sampler, "CHURN", 0.0)
+@pytest.mark.parametrize(("order", "name"), [(1, "euler"), (2, "multistep")])
+def test_without_new_noise_the_walk_is(order, name):
     flow, x = RectifiedFlow(), {"part": normal(9)}
-    a = last(ancestral(posterior(flow), x, flow, flow.times(12), fresh))
-    b = last(SAMPLERS["euler"](posterior(flow), x, flow, flow.times(12)))
+    walk = partial(stochastic, order=order, churn=(0.0, 0.0))
+    a = last(walk(posterior(flow), x, flow, flow.times(12), fresh))
+    b = last(SAMPLERS[name](posterior(flow), x, flow, flow.times(12)))
     assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_new_noise_above_the_deciding_clock_draws_samples_to_what_is_common(monkeypatch):
-    flow, n, far, rare = RectifiedFlow(t_min=0.1), 8000, 16.0, 0.3
+def test_ancestral_is_the_posterior_at_every_clock():
+    assert ancestral.func is stochastic
+    assert ancestral.keywords == {"order": 1, "churn": (1.0, 1.0)}
 
-    def denoise(x, t):  # the data are +far in 30 % and -far in the rest
-        slope, odds = flow.alpha(t) * far / flow.sigma(t) ** 2, math.log(rare / (1 - rare))
-        return {k: far * torch.tanh(slope * z + odds / 2) for k, z in x.items()}
+
+def test_new_noise_in_large_steps_draws_samples_to_what_is_common():
+    """So does first order; clocks that are shifted to the noise mend some of it."""
+    n, far, rare, steps = 20_000, 16.0, 0.3, 20
 
     def noise(step):
         generator = torch.Generator().manual_seed(step)
         return {"part": torch.randn(n, 1, 1, generator=generator)}
 
-    def share():
-        x = last(ancestral(denoise, noise(1000), flow, flow.times(40), noise))
+    def share(shift, order, early):
+        flow = RectifiedFlow(t_min=0.1, shift=shift)
+
+        def denoise(x, t):  # the data are +far in 30 % and -far in the rest
+            slope, odds = flow.alpha(t) * far / flow.sigma(t) ** 2, math.log(rare / (1 - rare))
+            return {k: far * torch.tanh(slope * z + odds / 2) for k, z in x.items()}
+
+        walk = partial(stochastic, order=order, churn=(early, 4.0))
+        x = last(walk(denoise, noise(1000), flow, flow.times(steps), noise))
         return (x > 0).float().mean().item()
 
-    assert share() == pytest.approx(rare, abs=0.04)
-    monkeypatch.setattr(sampler, "CHURN", 8.0)
-    assert share() == pytest.approx(rare, abs=0.04)
-    monkeypatch.setattr(sampler, "DECIDED", 2.0)  # never decided: always as much new noise
-    assert share() < rare - 0.06
+    even, shifted = (
+        [share(shift, *how) for how in ((2, 0.0), (2, 1.0), (1, 1.0), (1, 4.0))]
+        for shift in (1.0, 3.0)
+    )
+    assert shifted[0] == pytest.approx(rare, abs=0.015)
+    assert even == sorted(even, reverse=True)
+    assert shifted == sorted(shifted, reverse=True)
+    assert all(b > a + 0.02 for a, b in zip(even, shifted, strict=True))

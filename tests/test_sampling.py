@@ -28,7 +28,7 @@ def watched(model, monkeypatch, **options):
     return x, shown
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "multistep"])
+@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "multistep", "stochastic"])
 def test_a_settled_word_stays_and_the_rest_is_noise(model, monkeypatch, sampler):
     x, shown = watched(model, monkeypatch, steps=24, sampler=sampler)
     start, counts = noise("text", SEEDS, model.shape("text")), []

@@ -6,6 +6,7 @@ a step. The last token dict yielded is the result.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate, pairwise
 
 import torch
@@ -20,7 +21,8 @@ Denoise = Callable[[Tokens, Float[Tensor, ""]], Tokens]
 Times = Float[Tensor, " steps"]
 Fresh = Callable[[int], Tokens]
 
-CHURN = 4.0  # of `ancestral` below `DECIDED`: 0 is the walk of Euler, 1 the posterior
+#: Of `stochastic`, above and below `DECIDED`: 0 keeps all noise, 1 is the posterior of the process.
+CHURN = (0.0, 4.0)
 
 
 def euler(
@@ -54,17 +56,10 @@ def multistep(
 
     lambda = log(alpha / sigma); the predicted data are extrapolated over lambda.
     """
-    before: tuple[Tokens, Tensor] | None = None  # the data last predicted, and its step
+    before = None
     for t, s in pairwise(times):
-        x0 = denoise(x, t)
-        h = _lambda(flow, s) - _lambda(flow, t)
-        if before is None or s == 0 or not torch.isfinite(before[1]):
-            x = _move(x, x0, flow, t, s)
-        else:
-            last, h_last = before
-            r = h / (2 * h_last)
-            ahead = {k: x0[k] + r * (x0[k] - last[k]) for k in x}
-            x = _move(x, ahead, flow, t, s)
+        x0, h = denoise(x, t), _lambda(flow, s) - _lambda(flow, t)
+        x = _move(x, _ahead(x0, h, before), flow, t, s)
         before = x0, h
         yield x
 
@@ -103,25 +98,38 @@ def orders(steps: int) -> list[int]:
     return [3] * ((steps - sum(end)) // 3) + end
 
 
-def ancestral(
-    denoise: Denoise, x: Tokens, flow: RectifiedFlow, times: Times, fresh: Fresh
+def stochastic(
+    denoise: Denoise,
+    x: Tokens,
+    flow: RectifiedFlow,
+    times: Times,
+    fresh: Fresh,
+    order: int = 2,
+    churn: tuple[float, float] = CHURN,
 ) -> Iterator[Tokens]:
-    """First order and stochastic: some of the noise of every step is new.
+    """Second order, and some of the noise of every step is new once it is `DECIDED` what is shown.
 
-    x_s = alpha_s x0 + sigma_s (k eps + sqrt(1 - k^2) z) with k = exp(-churn (lambda_s - lambda_t))
-    and new z; the first step keeps its noise. For small steps the marginals are right for any churn
+    x_s = alpha_s x0 + sigma_s (k eps + sqrt(1 - k^2) z) with k = exp(-churn (lambda_s - lambda_t)),
+    new z, and predicted data x0 that are extrapolated as in `multistep`; with a churn of 1 it is
+    SDE-DPM-Solver++(2M) (Lu et al. 2022). For small steps the marginals are right for any churn
     (Song et al. 2021, eq. 12; Karras et al. 2022, eq. 8). New noise lets later steps mend what
-    earlier ones decided against each other. Much of it in large steps draws samples to what is
-    common: above clock `DECIDED` churn is 1, the posterior of the process.
+    earlier ones decided against each other. In large steps, and of first order, it draws samples
+    to what is common (LOG.md): so there is none of it before.
     """
+    before, (early, late) = None, churn
     for step, (t, s) in enumerate(pairwise(times)):
-        x0 = denoise(x, t)
-        churn = CHURN if t < DECIDED else min(CHURN, 1.0)
-        kept = (-churn * (_lambda(flow, s) - _lambda(flow, t))).exp() if s > 0 and t < 1 else 1.0
+        found, h = denoise(x, t), _lambda(flow, s) - _lambda(flow, t)
+        x0 = _ahead(found, h, before if order == 2 else None)
+        kept = (-(late if t < DECIDED else early) * h).exp() if s > 0 and t < 1 else 1.0
         new, z = (1 - kept**2) ** 0.5, fresh(step) if kept < 1 else x
         eps = {p: (x[p] - flow.alpha(t) * x0[p]) / flow.sigma(t) for p in x}
         x = {p: flow.alpha(s) * x0[p] + flow.sigma(s) * (kept * eps[p] + new * z[p]) for p in x}
+        before = found, h
         yield x
+
+
+#: First order, every step a draw from the posterior of the process (Ho et al. 2020, eq. 6).
+ancestral = partial(stochastic, order=1, churn=(1.0, 1.0))
 
 
 def upward(data: Tokens, tries: int = 4) -> Callable[..., Iterator[Tokens]]:
@@ -153,7 +161,7 @@ def upward(data: Tokens, tries: int = 4) -> Callable[..., Iterator[Tokens]]:
 
 SAMPLERS = {
     "ancestral": ancestral, "euler": euler, "heun": heun, "multistep": multistep,
-    "singlestep": singlestep,
+    "singlestep": singlestep, "stochastic": stochastic,
 }  # fmt: skip
 
 
@@ -173,6 +181,18 @@ def _groups(flow: RectifiedFlow, times: Tensor) -> list[Tensor]:
     inner = orders(len(times) - 1 - sum(map(len, ends)))
     bounds = accumulate([*ends[0], *inner, *ends[1]], initial=0)
     return [times[a : b + 1] for a, b in pairwise(bounds)]
+
+
+def _ahead(x0: Tokens, h: Tensor, before: tuple[Tokens, Tensor] | None) -> Tokens:
+    """Return the data that a step of length h goes to: extrapolated over lambda, to half-way.
+
+    before: the data last predicted, and the length of that step. From pure noise and to pure data
+    the length is infinite: no extrapolation.
+    """
+    if before is None or not (h.isfinite() and before[1].isfinite()):
+        return x0
+    last, h_last = before
+    return {k: x0[k] + h / (2 * h_last) * (x0[k] - last[k]) for k in x0}
 
 
 def _move(x: Tokens, x0: Tokens, flow: RectifiedFlow, t: Tensor, s: Tensor) -> Tokens:

@@ -24,7 +24,8 @@ SOURCES = [p for p in OPTIONS if p.parts[0] == "data"]
 MIXED_IN = {"quiet"}  # top-level files that verbs include
 #: Keys that are not what the class says alone: tuned for the model that ships, or for a codec.
 TUNED = {
-    ("flow/rectified", "t_min"), ("model/base", "ratio"), ("modality/text", "min_p"),
+    ("flow/rectified", "t_min"), ("flow/rectified", "shift"), ("model/base", "ratio"),
+    ("modality/text", "min_p"),
     ("modality/image_dc", "patch"), ("modality/image_kl", "size"), ("modality/image_tiny", "size"),
     ("modality/video_kl", "size"), ("modality/video_wan", "size"), ("modality/video_wan", "patch"),
     *((f"modality/{p.stem}", "noise_mean") for p in OPTIONS if p.parts[0] == "modality"),

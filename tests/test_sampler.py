@@ -242,22 +242,34 @@ def test_a_scheduler_walks_its_own_process_alone():
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers under numpy 2
-@pytest.mark.parametrize("order", [1, 2])
-def test_with_a_churn_of_one_the_walk_is_that_of_diffusers(order):
-    """First order: the posterior (DDIM with eta = 1). Second order: SDE-DPM-Solver++(2M)."""
-    first = DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False)
-    second = DPMSolverMultistepScheduler(
-        **BETAS, prediction_type="sample", final_sigmas_type="zero", algorithm_type="sde-dpmsolver++"
-    )
-    scheduler = first if order == 1 else second
+@pytest.mark.parametrize(
+    ("walk", "scheduler", "options"),
+    [
+        (
+            ancestral,
+            DDIMScheduler(**BETAS, prediction_type="sample", clip_sample=False),
+            {"eta": 1.0},
+        ),
+        (
+            partial(stochastic, churn=(1.0, 1.0)),
+            DPMSolverMultistepScheduler(
+                **BETAS,
+                prediction_type="sample",
+                final_sigmas_type="zero",
+                algorithm_type="sde-dpmsolver++",
+            ),
+            {},
+        ),
+    ],
+)
+def test_new_noise_of_the_posterior_is_that_of_diffusers(walk, scheduler, options):
+    """First order: DDIM with eta = 1. Second order: SDE-DPM-Solver++(2M)."""
     scheduler.set_timesteps(25)
     flow, x = VP(), normal(9).float()
     noise = [torch.randn(9, 1, 1, generator=torch.Generator().manual_seed(i)) for i in range(25)]
     times = torch.cat([(scheduler.timesteps + 1) / 1000, torch.zeros(1)])
     times = times - (times == 1) * 1e-6  # from pure noise, the first step would keep its noise
-    walk = partial(stochastic, order=order, churn=(1.0, 1.0))
     ours = walk(posterior(flow), {"part": x}, flow, times, lambda i: {"part": noise[i]})
-    options = {"eta": 1.0} if order == 1 else {}
     theirs = x
     for step, mine, z in zip(scheduler.timesteps, ours, noise, strict=True):
         x0 = posterior(flow)({"part": theirs}, (step + 1) / 1000)["part"]
@@ -273,11 +285,6 @@ def test_without_new_noise_the_walk_is(order, name):
     a = last(walk(posterior(flow), x, flow, flow.times(12), fresh))
     b = last(SAMPLERS[name](posterior(flow), x, flow, flow.times(12)))
     assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_ancestral_is_the_posterior_at_every_clock():
-    assert ancestral.func is stochastic
-    assert ancestral.keywords == {"order": 1, "churn": (1.0, 1.0)}
 
 
 def test_new_noise_in_large_steps_draws_samples_to_what_is_common():

@@ -17,7 +17,7 @@ from unigen.metrics import Draws
 BATCH = 32  # samples made at once
 SEED = 1  # of the world's scenes; training has seed 0
 STRIDE = 2**20  # scenes between two seeds of an evaluation
-DATA, CAPTIONS = 20_000, 2_000  # scenes that say what the data are like
+DATA, CAPTIONS = 20_000, 20_000  # scenes that say what the data are like
 
 
 @dataclass(frozen=True)

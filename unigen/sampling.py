@@ -53,6 +53,9 @@ def sample(
     drawn knowing all before it; with fewer, some are drawn side by side. Beside other modalities
     they begin at clock `DECIDED`, so that they speak of what is there, and end with them. Clocks
     are even where words settle, as many a step; elsewhere they are those of the flow's `shift`.
+
+    The point in the shared space of such a modality, or of one that is kept in part, is seen as
+    noise to the end: it would be the mean of what may come, and draw it to what is common.
     """
     walk = _walk(sampler) if isinstance(sampler, str) else sampler
     if not joint and len(want) > 1:
@@ -74,6 +77,7 @@ def sample(
     away = away if model.denoiser.absent == "one noise" else []
     beside = _start(model, away, seeds, noises)
     ordered = {p for p in start if model.ordered(p)}
+    late = ordered | _undecided(start, ordered, keep or (), model.denoiser.kept)
     lead = DECIDED if {modality_of(p) for p in start} - {modality_of(p) for p in ordered} else 1.0
     none = {p: torch.zeros(start[p].shape[1]) for p in ordered}
     masks = {p: m[None, :, None].to(model.device) > 0 for p, m in {**none, **(keep or {})}.items()}
@@ -83,7 +87,7 @@ def sample(
         return {**x, **{p: torch.where(m, kept[p], x[p]) for p, m in masks.items()}}
 
     def clocks(t: Float[Tensor, ""]) -> Clocks:
-        moving = {p: t if p not in ordered else torch.ones_like(t) for p in start}
+        moving = {p: t if p not in late else torch.ones_like(t) for p in start}
         full = {p: c.expand(start[p].shape[:2]) for p, c in moving.items()}
         if model.denoiser.kept == "noised":
             return full
@@ -91,7 +95,7 @@ def sample(
 
     def shown(x: Tokens, t: Float[Tensor, ""]) -> Tokens:
         """Return what the network sees: kept tokens clean, or with noise of the clock."""
-        x, at = hold({**x, **pick(start, ordered)}), clocks(t)
+        x, at = hold({**x, **pick(start, late)}), clocks(t)
         if model.denoiser.kept == "noised":
             noised = {p: model.flow.interpolate(kept[p], start[p], at[p]) for p in masks}
             x = {**x, **{p: torch.where(masks[p], z, x[p]) for p, z in noised.items()}}
@@ -161,6 +165,17 @@ def _start(model: Any, parts: Sequence[str], seeds: Sequence[int], noises: Token
     """Return the noise that parts start from: their own, or that of the seeds."""
     own = noises or {}
     return {p: own[p].to(model.device) if p in own else model.prior(p, seeds) for p in parts}
+
+
+def _undecided(
+    start: Tokens, ordered: Collection[str], keep: Collection[str], kept: str
+) -> set[str]:
+    """Return the points of the shared space that are not to tell what the tokens decide.
+
+    Kept tokens that are seen as noised leave theirs at the clock of all.
+    """
+    waiting = {*ordered, *(keep if kept != "noised" else ())}
+    return {point for p in waiting if (point := f"{p}:{GLOBAL}") in start}
 
 
 def _together(

@@ -103,3 +103,25 @@ def test_words_are_a_function_of_the_seed(model):
     together, alone = words([5, 6, 7]), words([6])
     assert torch.equal(together["text"][1:2], alone["text"])
     assert equal(words([5, 6]), words([5, 6]))
+
+
+@pytest.mark.parametrize(("kept", "waiting"), [(False, {"text"}), (True, {"text", "image"})])
+def test_points_wait_where_tokens_decide_what_is_shown(model, monkeypatch, kept, waiting):
+    want, shown, ask = ["image", "text", "audio"], [], model.denoise
+    given = model.encode({"image": raw_batch(2)["image"]}) if kept else {}
+    keep = {"image": torch.tensor([1.0, 1.0, 0.0, 0.0])} if kept else {}
+
+    def denoise(x, t):
+        shown.append((x, t))
+        return ask(x, t)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    *_, x = model.sample(want, given, SEEDS, steps=5, keep=keep, sampler="multistep")
+    clocks = {name: [t[f"{name}:global"].amax().item() for _, t in shown] for name in want}
+    for name in want:
+        assert clocks[name] == ([1.0] * 5 if name in waiting else sorted(clocks["audio"])[::-1])
+        start = noise(f"{name}:global", SEEDS, model.shape(f"{name}:global"))
+        same = [torch.equal(tokens[f"{name}:global"], start) for tokens, _ in shown]
+        assert all(same) == (name in waiting)
+        assert not torch.equal(x[f"{name}:global"], start)  # what it is of, it is in the end
+    assert min(clocks["audio"]) < 1

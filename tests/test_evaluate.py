@@ -26,7 +26,6 @@ def small_data():
     """Fewer scenes that say what the data are like: enough for the tests, and quick."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "DATA", 2000)
-        patch.setattr(reference, "CAPTIONS", 500)
         yield
     reference.data_marginals.cache_clear()
     reference.data_mentions.cache_clear()

@@ -17,7 +17,7 @@ from unigen.metrics import Draws
 BATCH = 32  # samples made at once
 SEED = 1  # of the world's scenes; training has seed 0
 STRIDE = 2**20  # scenes between two seeds of an evaluation
-DATA, CAPTIONS = 20_000, 20_000  # scenes that say what the data are like
+DATA = 20_000  # scenes that say what the data are like
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def data_marginals(setting: Setting) -> dict[str, Tensor]:
 @lru_cache
 def data_mentions(setting: Setting) -> dict[str, dict[str, Draws]]:
     """Return how often the data's captions say each attribute, by part."""
-    raw = setting.world().batch(torch.arange(CAPTIONS) - CAPTIONS, sorted(captions()))
+    raw = setting.world().batch(torch.arange(DATA) - DATA, sorted(captions()))
     return {part: metrics.mentions(read(part, sentences)) for part, sentences in raw.items()}
 
 

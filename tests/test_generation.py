@@ -10,6 +10,7 @@ from tiny import raw_batch, tiny_model
 
 from unigen.errors import MediaError, ResourceError, UsageError
 from unigen.generation import _checked
+from unigen.sampling import passed_on
 from unigen.tokens import noise
 
 RAW = raw_batch(3)
@@ -223,6 +224,7 @@ def test_through_a_part_is_two_calls_without_decoding_in_between(model):
     with torch.no_grad():
         *_, between = model.sample(["video"], model.encode({"image": picture}), [3],
                                    **model.options())  # fmt: skip
+        between = passed_on(model, between)
         *_, after = model.sample(["image"], between, [3], **model.options())
         assert torch.equal(made["image"], model.decode(after)["image"])
     assert made.recipe["through"] == ["video"]

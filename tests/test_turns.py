@@ -9,6 +9,7 @@ from tiny import NAMES, raw_batch, tiny_model
 
 from unigen.cli import main
 from unigen.errors import UsageError
+from unigen.sampling import passed_on
 from unigen.tokens import modality_of
 from unigen.turns import Turn, turns
 
@@ -54,10 +55,24 @@ def test_each_turn_is_a_walk_that_is_given_what_was_made(model):
     given = model.encode({"text": raw_batch(2)["text"]})
     together = last(model.sample(["audio", "image"], given, SEEDS, steps=7, order=ORDER))
     image = last(model.sample(["image"], given, SEEDS, steps=4))
-    audio = last(model.sample(["audio"], {**given, **image}, SEEDS, steps=4))
+    as_given = {**given, **passed_on(model, image)}
+    audio = last(model.sample(["audio"], as_given, SEEDS, steps=4))
     assert equal(together, {**image, **audio})
     alone = last(model.sample(["audio"], given, SEEDS, steps=4))
     assert not torch.equal(together["audio"], alone["audio"])
+
+
+def test_what_was_made_is_passed_on_with_the_point_of_its_latents(model, monkeypatch):
+    raw = raw_batch(2)
+    right = model.encode({p: raw[p] for p in ("image", "audio")})
+    drifted = {p: z + (":" in p) for p, z in right.items()}
+    assert equal(passed_on(model, drifted), right)
+    kept = passed_on(model, drifted, keep=["image:global"])
+    assert equal(kept, {**right, "image:global": drifted["image:global"]})
+    monkeypatch.setattr(model.modality("audio"), "told", False)
+    own = passed_on(model, drifted)
+    assert equal(own, {**right, "audio:global": drifted["audio:global"]})
+    assert equal(passed_on(model, {"image": right["image"]}), {"image": right["image"]})
 
 
 def test_who_waits_is_noise_and_who_is_done_stays(model):

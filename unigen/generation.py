@@ -15,7 +15,7 @@ from tqdm import tqdm
 from unigen import __version__, media
 from unigen.errors import ResourceError, UsageError
 from unigen.given import encoded, on, taken, whose
-from unigen.sampling import planned
+from unigen.sampling import passed_on, planned
 from unigen.tokens import GLOBAL, Tokens, fitting, role_of
 
 BATCH = 32  # samples in a forward, unless each is to be alone in its own
@@ -120,7 +120,8 @@ def generate(
         tokens, other = (encoded(model, some, rows, len(seeds)) for some in (raw, away))
         how = {**options, "noises": {p: z[rows] for p, z in own.items()}, "joint": joint}
         if through:
-            *_, tokens = model.sample(through, tokens, seeds[rows], **how)
+            *_, between = model.sample(through, tokens, seeds[rows], **how)
+            tokens = passed_on(model, between)
         states = model.sample(want, tokens, seeds[rows], keep=masks, negative=other, **how)
         bar = tqdm(states, total=total, disable=not progress, file=sys.stderr, unit="step")
         latents: Tokens = {}

@@ -212,7 +212,21 @@ def _in_turn(
         made: Tokens = {}
         for made in sample(model, parts, given, seeds, steps=steps, keep=kept, **options):
             yield {**x, **made}
-        given, x = {**given, **made}, {**x, **made}
+        given, x = {**given, **passed_on(model, made, kept)}, {**x, **made}
+
+
+def passed_on(model: Any, made: Tokens, keep: Collection[str] = ()) -> Tokens:
+    """Return what was made as others are given it: with the points that its latents have.
+
+    A walk ends at the point it went by, which is not quite that of the latents it came to. Points
+    that stay as they are: those in `keep`, and those that latents do not tell.
+    """
+    points: Tokens = {}
+    for part, z in made.items():
+        point, modality = f"{part}:{GLOBAL}", model.modality(part)
+        if modality.told and point in made and point not in keep:
+            points[point] = modality.embed(z)[:, None]
+    return {**made, **points}
 
 
 def _apart(

@@ -30,6 +30,7 @@ class Modality(nn.Module, ABC):
     plain: bool = False  # its files are plain text, told by their suffix alone
     shape: tuple[int, ...] | None = None  # of one raw sample, where they are tensors
     ordered: bool = False  # tokens are settled one after another, as words are, not all together
+    told: bool = True  # its latents tell its point of the shared space, nobody needs the raw data
     track: str | None = None  # the modality that its files can carry along, as a video its sound
     mean: Tensor  # of the latents before they are normalized, by channel
     std: Tensor

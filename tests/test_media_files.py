@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -223,8 +225,24 @@ def test_a_wrong_suffix_is_a_wrong_call(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_closed_folder_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(ResourceError, match="Permission denied"):
-        media.write_text(tmp_path / "a.txt", "x", {})
+@contextmanager
+def without_rights():
+    """Be nobody in here: root may write anywhere."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+def test_a_closed_folder_is_named():
+    with TemporaryDirectory() as name:  # where nobody may look, as pytest's own folders are not
+        folder = Path(name)
+        media.write_text(folder / "a.txt", "x", {})
+        before = {*folder.iterdir()}
+        folder.chmod(0o555)
+        with without_rights(), pytest.raises(ResourceError, match="Permission denied"):
+            media.write_text(folder / "b.txt", "x", {})
+        assert before and {*folder.iterdir()} == before

@@ -245,6 +245,14 @@ def test_kept_latents_come_back_bit_for_bit(pair):
     assert not torch.equal(x["image"][:, kept == 0], given["image"][:, kept == 0])
 
 
+def test_a_picture_is_passed_on_with_the_point_that_it_was_made_with(pair):
+    _, model, _ = pair
+    with torch.no_grad():  # CLIP looks at pixels: latents do not tell its point
+        *_, made = model.sample(["image"], {}, [0], **model.options(steps=3))
+    on = sampling.passed_on(model, made)
+    assert made.keys() == on.keys() and all(torch.equal(z, on[p]) for p, z in made.items())
+
+
 def test_kept_latents_are_shown_with_the_noise_of_the_clock(pair, monkeypatch):
     _, model, _ = pair
     with torch.no_grad():

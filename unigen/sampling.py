@@ -207,12 +207,13 @@ def _in_turn(
     names = [name for turn in plan for name in turn.parts]
     wanted = [p for p in model.denoiser.parts if modality_of(p) in names]
     x = _start(model, wanted, seeds, options["noises"])
+    made: Tokens = {}
     for parts, steps in plan:
+        given = {**given, **passed_on(model, made, keep)}
         kept = {p: m for p, m in keep.items() if modality_of(p) in parts}
-        made: Tokens = {}
         for made in sample(model, parts, given, seeds, steps=steps, keep=kept, **options):
             yield {**x, **made}
-        given, x = {**given, **passed_on(model, made, kept)}, {**x, **made}
+        x = {**x, **made}
 
 
 def passed_on(model: Any, made: Tokens, keep: Collection[str] = ()) -> Tokens:

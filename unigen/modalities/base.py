@@ -30,7 +30,6 @@ class Modality(nn.Module, ABC):
     plain: bool = False  # its files are plain text, told by their suffix alone
     shape: tuple[int, ...] | None = None  # of one raw sample, where they are tensors
     ordered: bool = False  # tokens are settled one after another, as words are, not all together
-    told: bool = True  # its latents tell its point of the shared space, nobody needs the raw data
     track: str | None = None  # the modality that its files can carry along, as a video its sound
     mean: Tensor  # of the latents before they are normalized, by channel
     std: Tensor
@@ -157,6 +156,11 @@ class Modality(nn.Module, ABC):
     def point(self, raw: Raw, z: Float[Tensor, "b n c"]) -> Float[Tensor, "b e"]:
         """Return the point of raw data whose latents are z; here the latents tell it."""
         return self.embed(z)
+
+    @property
+    def told(self) -> bool:
+        """Whether latents tell the point: no longer where a subclass asks the raw data for it."""
+        return type(self).point is Modality.point
 
     @torch.no_grad()
     def calibrate(self, raw: Raw) -> None:

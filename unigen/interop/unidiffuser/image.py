@@ -17,7 +17,7 @@ _PATCH = 2  # latent pixels a side of a token
 class PublishedImage(CodecImage):
     """Images as patches of a variational autoencoder's latents, with CLIP's view of them."""
 
-    crop, told = True, False  # cut as the authors do; CLIP looks at the pixels
+    crop = True  # as the authors do
 
     def __init__(self, vae: Network, eye: Network, processor: Any, size: Sides):
         """Join the parts of the pipeline.
